@@ -1,0 +1,27 @@
+/**
+ * Every kind of storage that dmu brings along: a new one is a new file and one line here.
+ *
+ * @module
+ */
+import { type AnyBackendType, Registry } from "../lib/block/registry.ts";
+import { file } from "./file.ts";
+import { memory } from "./memory.ts";
+import { nbd } from "./nbd.ts";
+import { nullBackend } from "./null.ts";
+import { pattern } from "./pattern.ts";
+
+/** The kinds, in alphabetical order. */
+export const backends: readonly AnyBackendType[] = [
+  file,
+  memory,
+  nbd,
+  nullBackend,
+  pattern,
+];
+
+/** A registry with all of them, to which others can be added. */
+export function defaultRegistry(): Registry {
+  const registry = new Registry();
+  for (const type of backends) registry.register(type);
+  return registry;
+}

@@ -1,0 +1,100 @@
+/**
+ * One load on one server: fio over NBD, pinned, with the server's CPU time taken before and after.
+ * A run counts only if fio reports no error and the bytes are exactly its requests.
+ *
+ * @module
+ */
+import { command, cpuTimeUs, pinning } from "./commands.ts";
+import type { Running, Storage } from "./servers.ts";
+
+/** What is measured. */
+export interface Load {
+  readonly name: string;
+  readonly storage: Storage;
+  readonly pattern: "randread" | "randwrite" | "read" | "write";
+  /** Bytes of one request. */
+  readonly block: number;
+  readonly depth: number;
+}
+
+function load(storage: Storage, pattern: Load["pattern"], block: number, depth: number): Load {
+  const name = `${storage} ${pattern} ${block / 1024}k depth ${depth}`;
+  return { name, storage, pattern, block, depth };
+}
+
+const KIB = 1024;
+
+/** All loads, in the order in which they are reported. */
+export const LOADS: readonly Load[] = [
+  load("memory", "randread", 4 * KIB, 64),
+  load("memory", "randwrite", 4 * KIB, 64),
+  load("memory", "randread", 4 * KIB, 1),
+  load("memory", "randwrite", 4 * KIB, 1),
+  load("file", "randread", 4 * KIB, 64),
+  load("file", "randwrite", 4 * KIB, 64),
+  load("file", "randread", 4 * KIB, 1),
+  load("file", "randwrite", 4 * KIB, 1),
+  load("file", "read", 256 * KIB, 16),
+  load("file", "write", 256 * KIB, 16),
+];
+
+/** What one run gave. */
+export interface Measurement {
+  readonly requestsPerSecond: number;
+  /** CPU time of the server for one request, in µs. */
+  readonly cpuUs: number;
+  /** Time that 99 of 100 requests stayed below, in µs. */
+  readonly latencyUs99: number;
+}
+
+/** The part of fio's JSON that is used, for each direction. */
+interface FioDirection {
+  readonly io_bytes: number;
+  readonly total_ios: number;
+  readonly iops: number;
+  readonly clat_ns: { readonly percentile?: Readonly<Record<string, number>> };
+}
+
+interface FioReport {
+  readonly jobs: readonly {
+    readonly error: number;
+    readonly read: FioDirection;
+    readonly write: FioDirection;
+  }[];
+}
+
+async function fio(uri: string, size: number, each: Load, seconds: number): Promise<FioReport> {
+  const text = await command("taskset", [
+    ...["-c", String(pinning().client), "fio", "--name=load", "--ioengine=nbd", `--uri=${uri}`],
+    ...[`--size=${size}`, `--rw=${each.pattern}`, `--bs=${each.block}`, `--iodepth=${each.depth}`],
+    ...["--time_based", `--runtime=${seconds}`, "--norandommap", "--randrepeat=1"],
+    "--output-format=json",
+  ]);
+  const report: FioReport = JSON.parse(text.slice(text.indexOf("{")));
+  return report;
+}
+
+/** Warms up for `warmUpSeconds`, then measures for `seconds`. `size` is that of the device, in bytes. */
+export async function measure(
+  server: Running,
+  each: Load,
+  size: number,
+  warmUpSeconds: number,
+  seconds: number,
+): Promise<Measurement> {
+  await fio(server.uri, size, each, warmUpSeconds);
+  const before = cpuTimeUs(server.pid);
+  const [job] = (await fio(server.uri, size, each, seconds)).jobs;
+  const cpuUs = cpuTimeUs(server.pid) - before;
+  if (job === undefined || job.error !== 0) throw new Error(`Cannot use the run: fio failed`);
+  const direction = each.pattern.endsWith("read") ? job.read : job.write;
+  const { total_ios: requests, io_bytes: bytes } = direction;
+  if (requests === 0 || bytes !== requests * each.block) {
+    throw new Error(`Cannot use the run: ${bytes} bytes in ${requests} requests`);
+  }
+  return {
+    requestsPerSecond: direction.iops,
+    cpuUs: cpuUs / requests,
+    latencyUs99: (direction.clat_ns.percentile?.["99.000000"] ?? 0) / 1000,
+  };
+}

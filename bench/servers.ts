@@ -1,0 +1,109 @@
+/**
+ * The servers that are compared. Each starts on a private unix socket, pinned to the same CPU, and is
+ * up when `start` resolves.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { firstLine, pinning } from "./commands.ts";
+
+/** What a server serves: memory of its own, or one raw file that all servers share in turn. */
+export type Storage = "memory" | "file";
+
+/** A server that runs. */
+export interface Running {
+  readonly uri: string;
+  readonly pid: number;
+  stop(): Promise<void>;
+}
+
+/** A server to compare. */
+export interface Server {
+  readonly name: string;
+  /** How it is asked for its version. */
+  readonly version: readonly string[];
+  /** What it does for each kind of storage, for the reader of the results. */
+  readonly notes: Readonly<Record<Storage, string>>;
+  /** `folder` is empty and private; `file` is the image, `size` bytes large. */
+  start(storage: Storage, folder: string, file: string, size: number): Promise<Running>;
+}
+
+const MAIN = fileURLToPath(new URL("../cli/main.ts", import.meta.url));
+
+/** Time that a server may take to start, in ms. */
+const START_MS_MAX = 10_000;
+
+/** Waits until a client is served. */
+async function served(uri: string): Promise<void> {
+  const deadline = performance.now() + START_MS_MAX;
+  while (await firstLine("nbdinfo", ["--size", uri]) === null) {
+    if (performance.now() > deadline) throw new Error(`Cannot reach ${uri}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** Starts a server in the foreground, pinned. */
+async function start(folder: string, args: readonly string[]): Promise<Running> {
+  const child = new Deno.Command("taskset", {
+    args: ["-c", String(pinning().server), ...args],
+    stdin: "null",
+    stdout: "null",
+    stderr: "inherit",
+  }).spawn();
+  const stop = async (): Promise<void> => {
+    child.kill("SIGTERM");
+    await child.status;
+  };
+  const uri = `nbd+unix:///?socket=${join(folder, "socket")}`;
+  try {
+    await served(uri);
+  } catch (error) {
+    await stop();
+    throw new Error(`Cannot start ${args[0]}`, { cause: error });
+  }
+  return { uri, pid: child.pid, stop };
+}
+
+/** All servers; the first is the one that the others are compared with. */
+export const SERVERS: readonly Server[] = [
+  {
+    name: "dmu",
+    version: [Deno.execPath(), "run", "--allow-all", "--quiet", MAIN, "version"],
+    notes: { memory: "memory backend", file: "file backend" },
+    start: (storage, folder, file, size) =>
+      start(folder, [
+        ...[Deno.execPath(), "run", "--allow-all", "--quiet", MAIN, "serve"],
+        ...["--nbd", `unix:${join(folder, "socket")}`],
+        `default=${storage === "memory" ? `memory:${size}` : `file:${file}`}`,
+      ]),
+  },
+  {
+    name: "nbdkit",
+    version: ["nbdkit", "--version"],
+    notes: { memory: "memory plugin", file: "file plugin" },
+    start: (storage, folder, file, size) =>
+      start(folder, [
+        ...["nbdkit", "--foreground", "--unix", join(folder, "socket")],
+        ...(storage === "memory" ? ["memory", String(size)] : ["file", file]),
+      ]),
+  },
+  {
+    name: "qemu-nbd",
+    version: ["qemu-nbd", "--version"],
+    notes: { memory: "raw file in /dev/shm, as it has no memory of its own", file: "raw file" },
+    async start(storage, folder, file, size): Promise<Running> {
+      const scratch = storage === "memory" ? await Deno.makeTempFile({ dir: "/dev/shm" }) : null;
+      if (scratch !== null) await Deno.truncate(scratch, size);
+      const running = await start(folder, [
+        ...["qemu-nbd", "--socket", join(folder, "socket"), "--persistent", "--shared=0"],
+        ...["--format=raw", scratch ?? file],
+      ]);
+      const stop = async (): Promise<void> => {
+        await running.stop();
+        if (scratch !== null) await Deno.remove(scratch);
+      };
+      return { ...running, stop };
+    },
+  },
+];

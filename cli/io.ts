@@ -1,0 +1,109 @@
+/**
+ * What commands know of the world: two streams, a few facts about the terminal, signals. The real
+ * one is made here; tests hand in another and run commands in their own process.
+ *
+ * @module
+ */
+import type { Log } from "../lib/block/context.ts";
+
+/** Standard streams, terminal, environment and signals. */
+export interface CliIo {
+  /** Writes to standard output: results and nothing else. Throws OutputClosed if nobody reads it. */
+  out(text: string): void;
+  /** Writes to standard error: errors, warnings, progress. Never throws. */
+  err(text: string): void;
+  /** Standard error is a terminal: progress can be drawn. */
+  readonly errIsTerminal: boolean;
+  /** Standard output is a terminal. */
+  readonly outIsTerminal: boolean;
+  /** Columns of the terminal. */
+  readonly columns: number;
+  /** No colours are wanted (NO_COLOR). */
+  readonly plain: boolean;
+  /** A variable of the environment. */
+  env(name: string): string | undefined;
+  /** Calls `handler` for each SIGTERM or SIGINT until what is returned is called. */
+  onStopSignal(handler: () => void): () => void;
+  /** Ends the process at once. */
+  exitNow(code: number): void;
+  /** Details are wanted: debug messages, and stacks of errors. Set by `--verbose`. */
+  verbose: boolean;
+}
+
+/** Standard output was closed by whoever read it: no fault, and nothing more to do. */
+export class OutputClosed extends Error {
+  /** A message for stacks; it is never printed. */
+  constructor(options?: { cause?: unknown }) {
+    super("Cannot write: standard output is closed", options);
+    this.name = "OutputClosed";
+  }
+}
+
+const COLUMNS_DEFAULT = 80;
+
+function columns(): number {
+  try {
+    return Deno.consoleSize().columns || COLUMNS_DEFAULT;
+  } catch {
+    // No terminal anywhere.
+    return COLUMNS_DEFAULT;
+  }
+}
+
+function writeAll(to: { writeSync(bytes: Uint8Array): number }, text: string): void {
+  let rest = new TextEncoder().encode(text);
+  while (rest.length > 0) rest = rest.subarray(to.writeSync(rest));
+}
+
+/** The streams, terminal and signals of this process. */
+export function processIo(): CliIo {
+  return {
+    verbose: false,
+    out(text: string): void {
+      try {
+        writeAll(Deno.stdout, text);
+      } catch (error) {
+        if (error instanceof Deno.errors.BrokenPipe) throw new OutputClosed({ cause: error });
+        throw error;
+      }
+    },
+    err(text: string): void {
+      try {
+        writeAll(Deno.stderr, text);
+      } catch {
+        // There is nobody left to tell.
+      }
+    },
+    errIsTerminal: Deno.stderr.isTerminal(),
+    outIsTerminal: Deno.stdout.isTerminal(),
+    get columns() {
+      return columns();
+    },
+    plain: Deno.noColor,
+    env: (name) => Deno.env.get(name),
+    onStopSignal(handler: () => void): () => void {
+      const signals = ["SIGTERM", "SIGINT"] as const;
+      for (const signal of signals) Deno.addSignalListener(signal, handler);
+      return () => {
+        for (const signal of signals) Deno.removeSignalListener(signal, handler);
+      };
+    },
+    exitNow: (code) => Deno.exit(code),
+  };
+}
+
+/** Messages of the library, on standard error: one line each, stacks and debug only if verbose. */
+export function cliLog(io: CliIo): Log {
+  const line = (text: string): void => io.err(`dmu: ${text}\n`);
+  return {
+    error(message: string, cause?: unknown): void {
+      line(message);
+      if (io.verbose && cause instanceof Error) io.err(`${cause.stack ?? cause.message}\n`);
+    },
+    warn: (message) => line(`warning: ${message}`),
+    info: (message) => line(message),
+    debug(message: string): void {
+      if (io.verbose) line(message);
+    },
+  };
+}

@@ -1,0 +1,47 @@
+/**
+ * All commands put together, and how each of them ends: with an exit code, and with one line on
+ * standard error if something went wrong.
+ *
+ * @module
+ */
+import { backendsCommand } from "./backends.ts";
+import { type AnyCommand, command, runCommand } from "./command.ts";
+import { completeCommand, completionCommand } from "./completion.ts";
+import { copyCommand } from "./copy.ts";
+import { infoCommand } from "./info.ts";
+import { type CliIo, OutputClosed } from "./io.ts";
+import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, printError } from "./output.ts";
+import { serveCommand } from "./serve.ts";
+import { VERSION, versionCommand } from "./version.ts";
+
+function program(io: CliIo): AnyCommand {
+  const dmu = command("dmu", io)
+    .description("Serves block devices whose storage is a TypeScript program")
+    .usage("COMMAND …")
+    .version(VERSION, "-V, --version", "show the version")
+    .helpCommand("help [command]", "show the help of a command");
+  const commands = [
+    serveCommand,
+    infoCommand,
+    copyCommand,
+    backendsCommand,
+    completionCommand,
+    versionCommand,
+  ];
+  for (const make of commands) dmu.addCommand(make(io));
+  dmu.addCommand(completeCommand(io, dmu), { hidden: true });
+  return dmu;
+}
+
+/** Runs `dmu ARGS` and gives its exit code: 0 done, 1 failed, 2 wrong usage. */
+export async function runCli(args: readonly string[], io: CliIo): Promise<number> {
+  const own = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
+  io.verbose = own.includes("--verbose");
+  try {
+    return await runCommand(program(io), args) ? EXIT_DONE : EXIT_USAGE;
+  } catch (error) {
+    // Whoever read the results has seen enough: nothing to complain about.
+    if (error instanceof OutputClosed) return EXIT_FAILED;
+    return printError(io, error);
+  }
+}

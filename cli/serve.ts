@@ -1,0 +1,230 @@
+/**
+ * `dmu serve`: targets from the command line and a configuration file, on endpoints, until a signal.
+ *
+ * @module
+ */
+import { formatSize } from "../lib/block/size.ts";
+import { parseNamedSpec, parseSpec } from "../lib/block/spec.ts";
+import { UsageError } from "../lib/block/usage_error.ts";
+import {
+  type ConfigParts,
+  type DaemonConfig,
+  finishConfig,
+  readConfig,
+  type TargetConfig,
+  type TlsConfig,
+} from "../lib/daemon/config.ts";
+import { type Daemon, startDaemon } from "../lib/daemon/daemon.ts";
+import { parseEndpoint } from "../lib/daemon/endpoint.ts";
+import { type AnyCommand, collect, command, examples } from "./command.ts";
+import { type CliIo, cliLog } from "./io.ts";
+import { EXIT_FAILED, plural, printJson, twoColumns } from "./output.ts";
+import { shellQuote } from "./quote.ts";
+import { BACKEND_HELP, registryWith } from "./setup.ts";
+import { defaultSocket, type SocketPlace } from "./socket_place.ts";
+import { VERSION } from "./version.ts";
+
+/** What is served if nothing is named. */
+const DEFAULT_SPEC = "memory:1G";
+/** The name of a target that was given none. */
+const DEFAULT_NAME = "default";
+
+interface ServeOptions {
+  readonly nbd?: readonly string[] | undefined;
+  readonly config?: string | undefined;
+  readonly default?: string | undefined;
+  readonly readOnly?: true | undefined;
+  readonly tlsCertificates?: string | undefined;
+  readonly tlsRequire?: true | undefined;
+  readonly backend?: readonly string[] | undefined;
+  readonly json?: true | undefined;
+}
+
+function targetOf(text: string, kinds: readonly string[]): TargetConfig {
+  const { name, spec } = parseNamedSpec(text, { kinds });
+  return { name: name ?? DEFAULT_NAME, spec, description: "", readOnly: false };
+}
+
+function tlsOf(options: ServeOptions, fromFile: TlsConfig | null): TlsConfig | null {
+  const certificates = options.tlsCertificates ?? fromFile?.certificates;
+  if (certificates !== undefined) {
+    return { certificates, require: options.tlsRequire ?? fromFile?.require ?? false };
+  }
+  if (options.tlsRequire !== true) return null;
+  throw new UsageError("Cannot require TLS without certificates: add --tls-certificates DIR");
+}
+
+/** Targets of the command line; two without a name get an error that says so. */
+function targetsOf(specs: readonly string[], kinds: readonly string[]): TargetConfig[] {
+  const targets = specs.map((text) => targetOf(text, kinds));
+  const unnamed = specs.filter((text) => parseNamedSpec(text, { kinds }).name === null);
+  if (unnamed.length > 1) {
+    const list = unnamed.map((text) => `"${text}"`).join(" and ");
+    throw new UsageError(`Cannot serve ${list} under one name: write NAME=${unnamed[1]}`);
+  }
+  return targets;
+}
+
+/** The configuration that the file and the command line give together; the command line wins. */
+function merge(
+  file: ConfigParts,
+  specs: readonly string[],
+  options: ServeOptions,
+  kinds: readonly string[],
+): ConfigParts {
+  const named = [...file.targets ?? [], ...targetsOf(specs, kinds)];
+  const fallback: TargetConfig = {
+    name: DEFAULT_NAME,
+    spec: parseSpec(DEFAULT_SPEC),
+    description: "",
+    readOnly: false,
+  };
+  const targets = named.length > 0 ? named : [fallback];
+  const endpoints = (options.nbd ?? []).map((text) => parseEndpoint(text));
+  return {
+    ...file,
+    targets: targets.map((target) => ({
+      ...target,
+      readOnly: target.readOnly || options.readOnly === true,
+    })),
+    endpoints: [...file.endpoints ?? [], ...endpoints],
+    tls: tlsOf(options, file.tls ?? null),
+    ...(options.default === undefined ? {} : { defaultTarget: options.default }),
+  };
+}
+
+/** The ready line of `--json`. */
+function readyFacts(daemon: Daemon): Record<string, unknown> {
+  return {
+    ready: true,
+    pid: Deno.pid,
+    version: VERSION,
+    endpoints: daemon.endpoints.map(({ label, uri }) => ({
+      endpoint: label,
+      uri: uri(firstTarget(daemon)),
+    })),
+    default: daemon.defaultTarget,
+    targets: [...daemon.targets].map(([name, { config, device }]) => ({
+      name,
+      spec: config.spec.text,
+      size: device.geometry.size,
+      readOnly: device.features.readOnly || config.readOnly,
+      uris: daemon.endpoints.map(({ uri }) => uri(name)),
+    })),
+  };
+}
+
+/** The export that examples speak of: "" if there is a default one, else the first by name. */
+function firstTarget(daemon: Daemon): string {
+  const [first = ""] = daemon.targets.keys();
+  return daemon.defaultTarget === null ? first : "";
+}
+
+/** Commands to paste that talk to the server. */
+function commandsToTry(uri: string, tls: boolean): string[] {
+  if (tls) {
+    const full = `${uri}${uri.includes("?") ? "&" : "?"}tls-certificates=DIR`;
+    return [`nbdinfo ${shellQuote(full)}`];
+  }
+  // A comma ends an option of qemu, unless it is written twice.
+  const drive = `file=${uri.replaceAll(",", ",,")},format=raw,if=virtio`;
+  return [
+    `nbdinfo ${shellQuote(uri)}`,
+    `qemu-img info ${shellQuote(uri)}`,
+    `qemu-system-x86_64 -drive ${shellQuote(drive)}`,
+  ];
+}
+
+function printReady(io: CliIo, daemon: Daemon, config: DaemonConfig): void {
+  const rows = [...daemon.targets].map(([name, { config: { spec }, device }]) => {
+    const { size, readOnly } = device.geometry;
+    return [name, `${spec.text}, ${formatSize(size)}${readOnly ? ", read-only" : ""}`] as const;
+  });
+  io.out(`${plural(rows.length, "target")}\n${twoColumns(rows)}`);
+  const [first] = daemon.endpoints;
+  if (first !== undefined) {
+    const lines = commandsToTry(first.uri(firstTarget(daemon)), config.tls !== null);
+    io.out(`\nTry\n${lines.map((line) => `  ${line}\n`).join("")}\n`);
+  }
+  const uris = daemon.endpoints.map(({ uri }) => uri(firstTarget(daemon)));
+  io.out(`ready: ${uris.join(" ")}\n`);
+}
+
+/** Resolves at the first stop signal, with an exit code; a second one ends the process. */
+function waitForStop(io: CliIo, failed: Promise<string>): { done: Promise<boolean>; end(): void } {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  let signals = 0;
+  const end = io.onStopSignal(() => {
+    signals += 1;
+    if (signals > 1) {
+      io.err("dmu: second signal, ending at once\n");
+      io.exitNow(EXIT_FAILED);
+    }
+    resolve(true);
+  });
+  failed.then(() => resolve(false));
+  return { done: promise, end };
+}
+
+async function serve(io: CliIo, specs: readonly string[], options: ServeOptions): Promise<void> {
+  const registry = await registryWith(options.backend);
+  const { kinds } = registry;
+  const file = options.config === undefined ? {} : await readConfig(options.config, kinds);
+  const parts = merge(file, specs, options, kinds);
+  for (const { spec } of parts.targets ?? []) registry.prepare(spec);
+  let place: SocketPlace | null = null;
+  if ((parts.endpoints ?? []).length === 0) {
+    place = await defaultSocket((name) => io.env(name));
+  }
+  const endpoints = place === null ? parts.endpoints ?? [] : [place.endpoint];
+  const failure = Promise.withResolvers<string>();
+  const stop = waitForStop(io, failure.promise);
+  try {
+    const config = finishConfig({ ...parts, endpoints });
+    const log = cliLog(io);
+    const daemon = await startDaemon(config, { registry, log, onFailure: failure.resolve });
+    let asked = false;
+    try {
+      if (options.json) printJson(io, readyFacts(daemon));
+      else printReady(io, daemon, config);
+      asked = await stop.done;
+      const count = daemon.connectionCount;
+      if (asked && count > 0) log.info(`stopping, ${plural(count, "connection")} to finish`);
+    } finally {
+      await daemon.stop();
+    }
+    if (!asked) throw new Error(await failure.promise);
+  } finally {
+    stop.end();
+    await place?.remove();
+  }
+}
+
+/** The command `dmu serve`. */
+export function serveCommand(io: CliIo): AnyCommand {
+  return command("serve", io)
+    .summary("serve disks over NBD until a signal")
+    .description(
+      "Serve disks over NBD until SIGTERM or SIGINT. Without a spec: 1 GiB of memory. " +
+        "Without an endpoint: a unix socket in a private place.",
+    )
+    .argument("[spec...]", "NAME=KIND:ARGUMENT?option=value; a single one needs no name")
+    .option("--nbd <endpoint>", "unix:PATH, tcp:HOST:PORT or systemd: (repeatable)", collect)
+    .option("--config <file>", "read targets and endpoints from a TOML file")
+    .option("--default <name>", "the target of clients that name none")
+    .option("--read-only", "refuse what changes data, on all targets")
+    .option("--tls-certificates <dir>", "folder with ca-cert, server-cert and server-key .pem")
+    .option("--tls-require", "refuse clients without TLS")
+    .option("--backend <file>", BACKEND_HELP, collect)
+    .option("--json", "print the ready line as JSON")
+    .option("--verbose", "show debug messages, and stacks of errors")
+    .addHelpText(
+      "after",
+      examples([
+        ["An image for one virtual machine", "dmu serve file:disk.img --nbd unix:disk.sock"],
+        ["Two disks on a port", "dmu serve a=file:a.img b=memory:4G --nbd tcp:10809"],
+        ["Everything from a file", "dmu serve --config /etc/dmu.toml"],
+      ]),
+    )
+    .action((specs, options) => serve(io, specs, options));
+}

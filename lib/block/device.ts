@@ -1,0 +1,277 @@
+/**
+ * The Device: the one place between protocols and storage. It checks the gate, validates, counts,
+ * taps, and gives the backend only what the contract promises; what a backend lacks is emulated or
+ * refused here. Work that a backend does at once is done without a promise.
+ *
+ * @module
+ */
+import type { Clock, Log } from "./context.ts";
+import { emulate, type Emulated } from "./emulate.ts";
+import { BlockError, hasErrno, toBlockError } from "./errors.ts";
+import { BufferPool } from "./pool.ts";
+import { FLAG_FUA, type Request, type Tap } from "./request.ts";
+import { Statistics } from "./statistics.ts";
+import type { Backend, Geometry, Maybe } from "./types.ts";
+import { validateGeometry, validateRequest } from "./validate.ts";
+
+/** Settings of a Device. */
+export interface DeviceOptions {
+  /** The target's name, for messages. */
+  readonly name: string;
+  /** Measures latencies. */
+  readonly clock: Clock;
+  /** Gets the stack of whatever is thrown that has no errno. */
+  readonly log: Log;
+  /** Where buffers come from; a pool of its own if left out. */
+  readonly pool?: BufferPool;
+  /** Refuse what changes data even if the storage would take it. */
+  readonly readOnly?: boolean;
+}
+
+/** What requests a Device can serve; a protocol advertises this and nothing more. */
+export interface Features {
+  /** Whatever changes data is refused. */
+  readonly readOnly: boolean;
+  /** trim does something. */
+  readonly trim: boolean;
+  /** zero is native; where it is not the Device writes zeroes. */
+  readonly zero: boolean;
+  /** cache does something. */
+  readonly cache: boolean;
+  /** extents tells holes; where it is not native everything is one allocated extent. */
+  readonly extents: boolean;
+  /** The size can be changed. */
+  readonly resize: boolean;
+  /** submit never returns a promise. */
+  readonly synchronous: boolean;
+}
+
+/**
+ * A block device: `submit` is the only way to its storage.
+ *
+ * `submit` returns undefined when the request was done at once, else a promise; it throws, or the
+ * promise rejects with, BlockError alone. The request's `data` belongs to the Device until then.
+ */
+export class Device implements AsyncDisposable {
+  /** The target's name. */
+  readonly name: string;
+  /** Where protocols take their buffers. */
+  readonly pool: BufferPool;
+  /** What was counted so far. */
+  readonly statistics: Statistics = new Statistics();
+  /** Sees every request; null if nobody looks. */
+  tap: Tap | null = null;
+
+  readonly #backend: Backend;
+  readonly #emulated: Emulated;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #readOnly: boolean;
+  #inFlight = 0;
+  #idleWaiters: (() => void)[] = [];
+  #closing: Promise<void> | null = null;
+  #hold: Promise<unknown> | null = null;
+
+  /** Takes over `backend`, which it disposes at its own end. Throws EINVAL for an impossible geometry. */
+  constructor(backend: Backend, options: DeviceOptions) {
+    validateGeometry(backend.geometry, options.name);
+    this.#backend = backend;
+    this.#emulated = emulate(backend);
+    this.name = options.name;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#readOnly = options.readOnly ?? false;
+    this.pool = options.pool ?? new BufferPool();
+  }
+
+  /** Size and I/O sizes now. */
+  get geometry(): Geometry {
+    const { geometry } = this.#backend;
+    return this.#readOnly && !geometry.readOnly ? { ...geometry, readOnly: true } : geometry;
+  }
+
+  /** What it can serve now. */
+  get features(): Features {
+    const backend = this.#backend;
+    const { readOnly } = this.geometry;
+    return {
+      readOnly,
+      trim: backend.trim !== undefined && !readOnly,
+      zero: backend.zero !== undefined && !readOnly,
+      cache: backend.cache !== undefined,
+      extents: backend.extents !== undefined,
+      resize: backend.resize !== undefined && !readOnly,
+      synchronous: backend.capabilities.synchronous,
+    };
+  }
+
+  /** Requests that have entered and are not done. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /**
+   * Serves one request. Errno: ESHUTDOWN once it is being closed, ENODEV if access was revoked, what
+   * validateRequest says, EOPNOTSUPP for what the storage cannot do, and what the storage reports.
+   */
+  submit(request: Request): Maybe<void> {
+    if (this.#closing !== null) {
+      throw new BlockError("ESHUTDOWN", `Cannot ${request.operation}: ${this.name} is closing`);
+    }
+    if (this.#hold !== null) return this.#hold.then(() => this.submit(request));
+    if (!request.gate.enter()) {
+      throw new BlockError("ENODEV", `Cannot ${request.operation}: access was revoked`);
+    }
+    const startUs = this.#clock.now();
+    const token = this.tap === null ? 0 : this.tap.submitted(request, startUs);
+    this.#inFlight += 1;
+    let outcome: Maybe<void>;
+    try {
+      validateRequest(request, this.geometry);
+      outcome = this.#dispatch(request);
+    } catch (error) {
+      throw this.#failed(request, token, startUs, error);
+    }
+    if (outcome === undefined) {
+      this.#done(request, token, startUs, null);
+      return undefined;
+    }
+    return this.#later(request, token, startUs, outcome);
+  }
+
+  /** Resolves when no request is in flight. */
+  idle(): Promise<void> {
+    if (this.#inFlight === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#idleWaiters.push(resolve));
+  }
+
+  /**
+   * Changes the size (bytes). What is in flight finishes first; what comes meanwhile waits.
+   * Errno: EOPNOTSUPP if the storage cannot, EROFS, EINVAL for a size that does not fit its blocks.
+   */
+  async resize(size: number): Promise<void> {
+    while (this.#hold !== null) await this.#hold;
+    const held = this.#resizeIdle(size);
+    const settled = held.catch(() => {});
+    this.#hold = settled;
+    try {
+      await held;
+    } finally {
+      this.#hold = null;
+    }
+  }
+
+  async #resizeIdle(size: number): Promise<void> {
+    await this.idle();
+    const { geometry } = this;
+    if (this.#backend.resize === undefined) {
+      throw new BlockError(
+        "EOPNOTSUPP",
+        `Cannot resize ${this.name}: its storage has a fixed size`,
+      );
+    }
+    if (geometry.readOnly) throw new BlockError("EROFS", `Cannot resize ${this.name}: read-only`);
+    validateGeometry({ ...geometry, size }, this.name);
+    try {
+      await this.#backend.resize(size);
+    } catch (error) {
+      throw this.#explain(error, "resize");
+    }
+    if (this.#backend.geometry.size !== size) {
+      throw new BlockError("EIO", `Cannot resize ${this.name}: the storage kept its size`);
+    }
+  }
+
+  /** Refuses new requests, waits for those in flight, flushes, and disposes the backend. Once. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    if (this.#hold !== null) await this.#hold;
+    await this.idle();
+    try {
+      if (!this.geometry.readOnly) await this.#backend.flush();
+    } catch (error) {
+      throw this.#explain(error, "flush");
+    } finally {
+      await this.#backend[Symbol.asyncDispose]();
+    }
+  }
+
+  #dispatch(request: Request): Maybe<void> {
+    const backend = this.#backend;
+    const { offset, length } = request;
+    switch (request.operation) {
+      case "read":
+        return length <= backend.geometry.maximum
+          ? backend.read(request.data, offset)
+          : this.#emulated.readSplit(request.data, offset);
+      case "write":
+        return (request.flags & FLAG_FUA) === 0 && length <= backend.geometry.maximum
+          ? backend.write(request.data, offset, NOT_FUA)
+          : this.#emulated.write(request.data, offset, (request.flags & FLAG_FUA) !== 0);
+      case "flush":
+        return this.geometry.readOnly ? undefined : backend.flush();
+      case "trim":
+        return this.#emulated.trim(offset, length, (request.flags & FLAG_FUA) !== 0);
+      case "zero":
+        return this.#emulated.zero(offset, length, request.flags);
+      case "cache":
+        return this.#emulated.cache(offset, length);
+      case "extents":
+        return this.#emulated.extents(request);
+    }
+  }
+
+  async #later(
+    request: Request,
+    token: number,
+    startUs: number,
+    outcome: Promise<void>,
+  ): Promise<void> {
+    try {
+      await outcome;
+      if (this.#backend.capabilities.synchronous) {
+        throw new Error(
+          `The backend of ${this.name} says it is synchronous but returned a promise`,
+        );
+      }
+    } catch (error) {
+      throw this.#failed(request, token, startUs, error);
+    }
+    this.#done(request, token, startUs, null);
+  }
+
+  #failed(request: Request, token: number, startUs: number, error: unknown): BlockError {
+    const explained = this.#explain(error, request.operation);
+    this.#done(request, token, startUs, explained);
+    return explained;
+  }
+
+  #done(request: Request, token: number, startUs: number, error: BlockError | null): void {
+    const endUs = this.#clock.now();
+    const counters = this.statistics[request.operation];
+    counters.record(request.length, endUs - startUs, error !== null);
+    if (this.tap !== null && token !== 0) {
+      this.tap.completed(token, request, error?.errno ?? null, endUs);
+    }
+    this.#inFlight -= 1;
+    request.gate.leave();
+    if (this.#inFlight === 0 && this.#idleWaiters.length > 0) {
+      const waiters = this.#idleWaiters;
+      this.#idleWaiters = [];
+      for (const wake of waiters) wake();
+    }
+  }
+
+  #explain(error: unknown, verb: string): BlockError {
+    if (!hasErrno(error)) {
+      this.#log.error(`${this.name}: a bug in its storage ended a ${verb}`, error);
+    }
+    return toBlockError(error);
+  }
+}
+
+const NOT_FUA = { fua: false } as const;

@@ -1,0 +1,80 @@
+/**
+ * What passes a Device: one request model for every way in (NBD, dm-user, FUSE, replayer, benchmark).
+ *
+ * @module
+ */
+import type { Extent } from "./types.ts";
+
+/** What a request does. */
+export type Operation = "read" | "write" | "flush" | "trim" | "zero" | "cache" | "extents";
+
+/** All operations, in the order in which statistics list them. */
+export const OPERATIONS: readonly Operation[] = [
+  "read",
+  "write",
+  "flush",
+  "trim",
+  "zero",
+  "cache",
+  "extents",
+];
+
+/** Flag of write, trim and zero: durable before the request is done. */
+export const FLAG_FUA = 1;
+/** Flag of zero: the range may become a hole. */
+export const FLAG_MAY_TRIM = 2;
+/** Flag of zero: fail with EOPNOTSUPP unless it is faster than writing. */
+export const FLAG_FAST_ONLY = 4;
+
+/** Access to a target that can be taken away: an open file, or the gate that is always open. */
+export interface Gate {
+  /** Identifies the way in: the minor of its open file, 0 for none. */
+  readonly id: number;
+  /** Called before each operation; false if access has been taken away. */
+  enter(): boolean;
+  /** Called after each operation that entered. */
+  leave(): void;
+}
+
+/** The gate of callers that cannot be revoked: tests, tools that own the Device. */
+export const OPEN_GATE: Gate = { id: 0, enter: () => true, leave: () => {} };
+
+/** An empty buffer for requests without data. */
+export const NO_DATA: Uint8Array = new Uint8Array(0);
+
+/** One request. Offset and length are bytes; both are 0 for a flush. */
+export interface Request {
+  /** What to do. */
+  readonly operation: Operation;
+  /** First byte. */
+  readonly offset: number;
+  /** Bytes. */
+  readonly length: number;
+  /** FLAG_ bits. */
+  readonly flags: number;
+  /** Read: filled with the data. Write: the data. Exactly `length` bytes; otherwise NO_DATA. */
+  readonly data: Uint8Array;
+  /** Where access is checked. */
+  readonly gate: Gate;
+  /** The result of an extents request. */
+  extents?: Extent[];
+}
+
+/** Makes a request; what is left out is 0, NO_DATA and OPEN_GATE. */
+export function makeRequest(
+  operation: Operation,
+  offset = 0,
+  length = 0,
+  rest: { flags?: number; data?: Uint8Array; gate?: Gate } = {},
+): Request {
+  const { flags = 0, data = NO_DATA, gate = OPEN_GATE } = rest;
+  return { operation, offset, length, flags, data, gate };
+}
+
+/** Sees every request on its way in and out: what tracing uses. It must not throw and must not keep `data`. */
+export interface Tap {
+  /** A request has entered. `timeUs` is the context clock. Returns an opaque token given back at completion. */
+  submitted(request: Request, timeUs: number): number;
+  /** The request that got `token` is done; `errno` is null for success. */
+  completed(token: number, request: Request, errno: string | null, timeUs: number): void;
+}

@@ -1,0 +1,134 @@
+/**
+ * The contract between storage and everything that sends I/O: what a backend and a filter are.
+ * Relies on nothing but the context a backend is opened with. Offsets and lengths are bytes,
+ * always as `number`: devices of 2^53 bytes and more are refused.
+ *
+ * @module
+ */
+import type { OpenContext } from "./context.ts";
+import type { OptionSchema } from "./options.ts";
+
+/** A value that is there now, or later: a page-cache hit must not pay for a promise. */
+export type Maybe<T> = T | Promise<T>;
+
+/** Size and I/O sizes of a block device. All figures are bytes. */
+export interface Geometry {
+  /** Size of the device, 0 to 2^53 - 1 bytes; it changes only through `resize`. */
+  readonly size: number;
+  /** Smallest addressable unit and alignment: a power of two, 1 to 65536 bytes. */
+  readonly minimum: number;
+  /** Smallest I/O that is efficient: a power of two, at least 512 and at least `minimum`, at most 32 MiB. */
+  readonly preferred: number;
+  /** Largest length of one `read` or `write` call, a multiple of `preferred`; the Device splits what is longer. */
+  readonly maximum: number;
+  /** True if every call that changes data is refused with EROFS before it gets here. */
+  readonly readOnly: boolean;
+}
+
+/** What a backend does natively. The Device emulates or refuses the rest. */
+export interface Capabilities {
+  /** No call ever returns a promise. Asserted by the Device. */
+  readonly synchronous: boolean;
+  /** `options.fua` is honoured by write, trim and zero. If false the Device adds a flush. */
+  readonly fua: boolean;
+}
+
+/** Options of `write` and `trim`. */
+export interface WriteOptions {
+  /** Force unit access: durable before the call is done. Only set if `capabilities.fua`. */
+  readonly fua: boolean;
+}
+
+/** Options of `zero`. */
+export interface ZeroOptions extends WriteOptions {
+  /** The range may become a hole (unallocated). If false it has to stay, or become, allocated. */
+  readonly mayTrim: boolean;
+  /** Throw EOPNOTSUPP at once, changing nothing, unless this is faster than writing zeroes. */
+  readonly fastOnly: boolean;
+}
+
+/** One run of bytes of the same state. Extents follow one another from the offset asked for. */
+export interface Extent {
+  /** Bytes, at least 1. */
+  readonly length: number;
+  /** Storage is reserved for the range: writing to it cannot fail for want of space. */
+  readonly allocated: boolean;
+  /** The range reads as zeroes. */
+  readonly zero: boolean;
+}
+
+/**
+ * Storage behind a block device. Block verbs only: a backend knows of no protocol, export or socket.
+ *
+ * The Device has checked range, alignment and limits before a call arrives, so a backend asserts
+ * at most. `into` and `from` may be used only until the call is done. Errors are thrown as
+ * `BlockError`; anything else thrown is treated as a bug and answered EIO. Calls may overlap in
+ * time; overlapping ranges in flight have no defined order. An absent method is an absent capability.
+ */
+export interface Backend extends AsyncDisposable {
+  /** Current size and I/O sizes. */
+  readonly geometry: Geometry;
+  /** What is native. */
+  readonly capabilities: Capabilities;
+  /** Fills `into` with the bytes at `offset`. */
+  read(into: Uint8Array, offset: number): Maybe<void>;
+  /** Stores `from` at `offset`. */
+  write(from: Uint8Array, offset: number, options: WriteOptions): Maybe<void>;
+  /** Makes durable every write that was completed before this call. */
+  flush(): Maybe<void>;
+  /** Hint that the range is not needed: what it reads as afterwards is undefined. */
+  trim?(offset: number, length: number, options: WriteOptions): Maybe<void>;
+  /** Makes the range read as zeroes. Length may exceed `geometry.maximum`. */
+  zero?(offset: number, length: number, options: ZeroOptions): Maybe<void>;
+  /** Hint that the range is going to be read. */
+  cache?(offset: number, length: number): Maybe<void>;
+  /**
+   * The state of the range, as consecutive extents from `offset`: at least one, at most
+   * `limits.EXTENTS_PER_CALL_MAX`. May stop short; the last extent may reach past the range, never past the device.
+   */
+  extents?(offset: number, length: number): Maybe<Extent[]>;
+  /** Grows or shrinks the device; `geometry` shows it as soon as the call is done. */
+  resize?(size: number): Maybe<void>;
+}
+
+/** Verbs for an administrator, kept away from the data path (used by CLI and control plane alone). */
+export interface Management {
+  /** Facts worth showing, in the order in which they should be shown: path, format, allocated bytes … */
+  describe?(): Record<string, string | number | boolean>;
+}
+
+/** What opening a backend or filter gives. */
+export interface Opened {
+  /** The storage. */
+  readonly backend: Backend;
+  /** Verbs for an administrator, if it has any. */
+  readonly management?: Management;
+}
+
+/** A kind of storage: one file that ends in one such object literal. */
+export interface BackendType<O> {
+  /** The KIND of spec strings: `[a-z][a-z0-9-]*`. */
+  readonly name: string;
+  /** One line for lists, without a full stop. */
+  readonly summary: string;
+  /** What can be set, each with its type, default and meaning. */
+  readonly options: OptionSchema<O>;
+  /** The option that takes the text after `KIND:`; absent if there is none. */
+  readonly argument?: keyof O & string;
+  /** URI schemes (`nbd+unix`) that select this kind, the whole URI then being the argument. */
+  readonly schemes?: readonly string[];
+  /** Opens the storage once; every connection shares it. */
+  open(options: O, context: OpenContext): Promise<Opened>;
+}
+
+/** A kind of filter: the same verbs, with the next layer in front. */
+export interface FilterType<O> {
+  /** The name used with `--filter`: `[a-z][a-z0-9-]*`. */
+  readonly name: string;
+  /** One line for lists, without a full stop. */
+  readonly summary: string;
+  /** What can be set. */
+  readonly options: OptionSchema<O>;
+  /** Wraps `next`, which the filter then owns and disposes. */
+  open(next: Backend, options: O, context: OpenContext): Promise<Opened>;
+}

@@ -1,0 +1,181 @@
+/**
+ * The acceptor thread of a daemon: accepts NBD clients, runs their handshakes on raw descriptors, and
+ * hands connections to the main thread. Both sides of the thread are in this one module, since a
+ * thread of a bundled program can be started from the bundle alone: the thread's name tells which
+ * side it is.
+ *
+ * @module
+ */
+import {
+  type AcceptEvent,
+  type AcceptLimits,
+  type AcceptListener,
+  AcceptLoop,
+} from "../driver/accept_loop.ts";
+import type { HandOver } from "../driver/handshake.ts";
+import { postAndWake, WakeCounter } from "../driver/wake.ts";
+import { isWorkerNamed, type WorkerScope, workerScope } from "../driver/worker_scope.ts";
+import type { ExportTable } from "../nbd/export_info.ts";
+import type { HandshakeResult, TlsMode } from "../nbd/haggling.ts";
+import { ServerHandshake } from "../nbd/handshake_server.ts";
+import { closeEvent, openEvent } from "../sys/poll.ts";
+import { systemClock } from "./context.ts";
+
+/** The name of the acceptor thread. */
+const THREAD_NAME = "dmu:acceptor";
+
+/** A connection that comes from the acceptor. */
+export type NbdHandOver = HandOver<HandshakeResult>;
+
+/** What an acceptor needs. */
+export interface AcceptorOptions {
+  /** Listening sockets, which the acceptor does not close. */
+  readonly listeners: readonly AcceptListener[];
+  /** What there is to serve. */
+  readonly exports: ExportTable;
+  readonly tls: TlsMode;
+  /** Limits that differ from those in lib/driver/limits.ts. */
+  readonly limits: Partial<AcceptLimits>;
+  /** Takes a connection, and its descriptor, over. */
+  onHandOver(handOver: NbdHandOver): void;
+  /** Hears of handshakes that failed. */
+  onEvent(event: AcceptEvent): void;
+  /** The thread has died: nobody is accepted any more. */
+  onFailure(reason: string): void;
+}
+
+type ToAcceptor =
+  | {
+    readonly kind: "start";
+    readonly listeners: readonly AcceptListener[];
+    readonly wakeFd: number;
+    readonly exports: ExportTable;
+    readonly tls: TlsMode;
+    readonly limits: Partial<AcceptLimits>;
+  }
+  | { readonly kind: "exports"; readonly exports: ExportTable }
+  | { readonly kind: "stop" };
+
+type FromAcceptor =
+  | { readonly kind: "started" }
+  | { readonly kind: "hand-over"; readonly handOver: NbdHandOver }
+  | { readonly kind: "event"; readonly event: AcceptEvent }
+  | { readonly kind: "stopped" };
+
+/** The main thread's handle on its acceptor. */
+export class Acceptor {
+  readonly #worker: Worker;
+  readonly #wakeFd: number;
+  readonly #stopped = Promise.withResolvers<void>();
+  #stopping = false;
+
+  /** Starts the thread; resolves once it accepts. */
+  static start(options: AcceptorOptions): Promise<Acceptor> {
+    const started = Promise.withResolvers<Acceptor>();
+    const acceptor = new Acceptor(options, started);
+    return started.promise.then(() => acceptor);
+  }
+
+  private constructor(options: AcceptorOptions, started: PromiseWithResolvers<Acceptor>) {
+    this.#wakeFd = openEvent();
+    this.#worker = new Worker(import.meta.url, { type: "module", name: THREAD_NAME });
+    this.#worker.addEventListener("message", (event: MessageEvent) => {
+      const message: FromAcceptor = event.data;
+      if (message.kind === "started") started.resolve(this);
+      else if (message.kind === "stopped") this.#stopped.resolve();
+      else if (message.kind === "event") options.onEvent(message.event);
+      else options.onHandOver(message.handOver);
+    });
+    this.#worker.addEventListener("error", (event) => {
+      // What ends the thread must not end the program: targets still have to be flushed.
+      event.preventDefault();
+      started.reject(new Error(`Cannot start the acceptor: ${event.message}`));
+      this.#stopped.resolve();
+      if (!this.#stopping) options.onFailure(event.message);
+    });
+    const { listeners, exports, tls, limits } = options;
+    this.#post({ kind: "start", listeners, wakeFd: this.#wakeFd, exports, tls, limits }, false);
+  }
+
+  /** Handshakes see this table from now on. */
+  update(exports: ExportTable): void {
+    this.#post({ kind: "exports", exports }, true);
+  }
+
+  /** Stops accepting and ends all handshakes. Connections that were handed over before have arrived. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    this.#post({ kind: "stop" }, true);
+    await this.#stopped.promise;
+    this.#worker.terminate();
+    closeEvent(this.#wakeFd);
+  }
+
+  #post(message: ToAcceptor, wake: boolean): void {
+    if (wake) postAndWake(this.#worker, this.#wakeFd, message);
+    else this.#worker.postMessage(message);
+  }
+}
+
+/** The thread's side. */
+class AcceptorThread {
+  readonly #scope: WorkerScope;
+  readonly #counter = new WakeCounter();
+  #exports: ExportTable = { exports: new Map(), defaultExport: null, stopping: false };
+  #stopping = false;
+
+  constructor(scope: WorkerScope) {
+    this.#scope = scope;
+    scope.addEventListener("message", (event) => this.#hear(event.data));
+  }
+
+  #hear(message: ToAcceptor): void {
+    if (message.kind === "start") {
+      this.#exports = message.exports;
+      // An error must reach the other thread as one of this thread, not as a rejection nobody hears.
+      this.#run(message).catch((error: unknown) => reportError(error));
+      return;
+    }
+    if (message.kind === "exports") this.#exports = message.exports;
+    else this.#stopping = true;
+    this.#counter.heard();
+  }
+
+  async #run(start: ToAcceptor & { kind: "start" }): Promise<void> {
+    const { listeners, wakeFd, tls, limits } = start;
+    const current = (): ExportTable => this.#exports;
+    const exports: ExportTable = {
+      get exports() {
+        return current().exports;
+      },
+      get defaultExport() {
+        return current().defaultExport;
+      },
+      get stopping() {
+        return current().stopping;
+      },
+    };
+    const loop = new AcceptLoop<HandshakeResult>({
+      listeners,
+      wakeFd,
+      clock: systemClock,
+      limits,
+      createHandshake: () => new ServerHandshake({ exports, tls, secured: false }),
+      onHandOver: (handOver) => this.#tell({ kind: "hand-over", handOver }),
+      onEvent: (event) => this.#tell({ kind: "event", event }),
+    });
+    this.#tell({ kind: "started" });
+    while (!this.#stopping) await this.#counter.caughtUp(loop.run());
+    loop.close("the server is shutting down");
+    this.#tell({ kind: "stopped" });
+  }
+
+  #tell(message: FromAcceptor): void {
+    this.#scope.postMessage(message);
+  }
+}
+
+if (isWorkerNamed(THREAD_NAME)) {
+  const scope = workerScope();
+  if (scope !== null) new AcceptorThread(scope);
+}

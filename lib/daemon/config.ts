@@ -1,0 +1,366 @@
+/**
+ * What a daemon is to serve and where: one type, whether it comes from a configuration file (TOML),
+ * from the command line or from an embedder. Wrong files get an error with file, line and column.
+ *
+ * @module
+ */
+import { parse, TomlError } from "smol-toml";
+import * as v from "valibot";
+import { TARGETS_MAX } from "../block/limits.ts";
+import {
+  countOption,
+  flagOption,
+  omittable,
+  type OptionSchema,
+  optionSchema,
+  type OptionType,
+  parseOptions,
+  pathOption,
+  textOption,
+} from "../block/options.ts";
+import {
+  encodeSpecText,
+  parseSpec,
+  type Spec,
+  type SpecOption,
+  targetNameProblem,
+} from "../block/spec.ts";
+import { UsageError } from "../block/usage_error.ts";
+import { type Endpoint, formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import { CONFIG_BYTES_MAX, CONNECTIONS_DEFAULT, CONNECTIONS_MAX, ENDPOINTS_MAX } from "./limits.ts";
+import { TomlPlaces } from "./toml_places.ts";
+
+/** One target: a block device under a name. */
+export interface TargetConfig {
+  /** Letters, digits, dots, underscores and hyphens; 1 to 255 of them. */
+  readonly name: string;
+  /** What to open. */
+  readonly spec: Spec;
+  /** For a human; "" for none. */
+  readonly description: string;
+  /** Open it read-only and refuse what changes data. */
+  readonly readOnly: boolean;
+}
+
+/** TLS of all endpoints. */
+export interface TlsConfig {
+  /** Folder with ca-cert.pem, server-cert.pem and server-key.pem. */
+  readonly certificates: string;
+  /** Refuse clients that do not switch to TLS. */
+  readonly require: boolean;
+}
+
+/** What a daemon serves and where. Plain data. */
+export interface DaemonConfig {
+  /** 1 to TARGETS_MAX targets with different names. */
+  readonly targets: readonly TargetConfig[];
+  /** Where to listen; at least one. */
+  readonly endpoints: readonly Endpoint[];
+  /** TLS, or null for none. */
+  readonly tls: TlsConfig | null;
+  /** The target that clients get who name none, or null. */
+  readonly defaultTarget: string | null;
+  /** Connections at once, over all endpoints. */
+  readonly connectionsMax: number;
+}
+
+/** Parts of a configuration, before they are put together and checked as a whole. */
+export type ConfigParts = Partial<DaemonConfig>;
+
+interface FileTop {
+  readonly default: string | undefined;
+  readonly nbd: readonly string[];
+  readonly tls: Readonly<Record<string, unknown>> | undefined;
+  readonly limits: Readonly<Record<string, unknown>> | undefined;
+  readonly target: readonly Readonly<Record<string, unknown>>[];
+}
+
+interface FileTarget {
+  readonly name: string;
+  readonly spec: string | undefined;
+  readonly kind: string | undefined;
+  readonly options: Readonly<Record<string, unknown>> | undefined;
+  readonly description: string | undefined;
+  readonly "read-only": boolean;
+}
+
+function tableOption(summary: string): OptionType<Readonly<Record<string, unknown>> | undefined> {
+  const schema = v.record(v.string(), v.unknown(), "must be a table");
+  return omittable(v.pipe(schema, v.metadata({ type: "table", summary })));
+}
+
+function listOption<T>(
+  item: v.GenericSchema<unknown, T>,
+  message: string,
+): OptionType<readonly T[]> {
+  return v.optional(v.array(item, message), () => []);
+}
+
+const topSchema: OptionSchema<FileTop> = optionSchema<FileTop>({
+  default: omittable(textOption({ summary: "target of clients that name none" })),
+  nbd: listOption(v.string("must be a list of endpoints, each as text"), "must be a list"),
+  tls: tableOption("TLS of all endpoints"),
+  limits: tableOption("limits of the daemon"),
+  target: listOption(
+    v.record(v.string(), v.unknown(), "must be written as [[target]]"),
+    "must be written as [[target]]",
+  ),
+});
+
+const targetSchema: OptionSchema<FileTarget> = optionSchema<FileTarget>({
+  name: textOption({ summary: "name of the target" }),
+  spec: omittable(textOption({ summary: "KIND:ARGUMENT?option=value" })),
+  kind: omittable(textOption({ summary: "kind of the backend, if there is no spec" })),
+  options: tableOption("options of the backend, if there is no spec"),
+  description: omittable(textOption({ summary: "for a human" })),
+  "read-only": flagOption({ summary: "refuse what changes data", default: false }),
+});
+
+const tlsSchema: OptionSchema<TlsConfig> = optionSchema<TlsConfig>({
+  certificates: pathOption({ summary: "folder with the certificates" }),
+  require: flagOption({ summary: "refuse clients without TLS", default: false }),
+});
+
+interface FileLimits {
+  readonly connections: number;
+}
+
+const limitsSchema: OptionSchema<FileLimits> = optionSchema<FileLimits>({
+  connections: countOption({
+    summary: "connections at once",
+    default: CONNECTIONS_DEFAULT,
+    min: 1,
+    max: CONNECTIONS_MAX,
+  }),
+});
+
+/** What reading a configuration file may know, for better errors. */
+export interface ConfigContext {
+  /** The name of the file in messages. */
+  readonly path: string;
+  /** The kinds of backends that there are. */
+  readonly kinds?: readonly string[];
+}
+
+interface Reader {
+  readonly context: ConfigContext;
+  readonly places: TomlPlaces;
+}
+
+/** Reads a table against a schema; `path` is where the table stands, "" for the whole document. */
+function readTable<O>(
+  reader: Reader,
+  schema: OptionSchema<O>,
+  table: Readonly<Record<string, unknown>>,
+  path: string,
+  shown: string,
+): O {
+  return parseOptions(schema, new Map(Object.entries(table)), {
+    action: `read ${shown}`,
+    place: (key, part) => reader.places.find(path === "" ? key : `${path}.${key}`, part),
+  });
+}
+
+/**
+ * Parses a configuration file. Throws UsageError with file, line and column of what is wrong.
+ *
+ * @example
+ * ```ts
+ * import { parseConfig } from "./config.ts";
+ * const { targets } = parseConfig('[[target]]\nname = "disk"\nspec = "file:disk.img"', {
+ *   path: "dmu.toml",
+ * });
+ * if (targets?.[0]?.spec.argument !== "disk.img") throw new Error("misread");
+ * ```
+ */
+export function parseConfig(text: string, context: ConfigContext): ConfigParts {
+  const reader: Reader = { context, places: new TomlPlaces(context.path, text) };
+  const top = readTable(reader, topSchema, parseToml(reader, text), "", "the configuration");
+  const { tls, limits } = top;
+  return {
+    targets: readTargets(reader, top.target),
+    endpoints: top.nbd.map((each) =>
+      parseEndpoint(each, reader.places.findItem("nbd", each).origin)
+    ),
+    ...(tls === undefined ? {} : { tls: readTable(reader, tlsSchema, tls, "tls", "[tls]") }),
+    ...(top.default === undefined ? {} : { defaultTarget: readDefault(reader, top) }),
+    ...(limits === undefined ? {} : {
+      connectionsMax: readTable(reader, limitsSchema, limits, "limits", "[limits]").connections,
+    }),
+  };
+}
+
+function parseToml(reader: Reader, text: string): Record<string, unknown> {
+  try {
+    return parse(text, { unsafeKeyBehaviour: "throw" });
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    const [first = ""] = error.message.split("\n", 1);
+    const reason = first.replace("Invalid TOML document: ", "");
+    const place = reader.places.at(error.line, error.column);
+    throw new UsageError(`Cannot read the configuration: ${reason}`, place, { cause: error });
+  }
+}
+
+function readDefault(reader: Reader, top: FileTop): string | null {
+  const name = top.default ?? null;
+  const names = top.target.map((target) => target["name"]);
+  if (name === null || names.includes(name)) return name;
+  throw new UsageError(
+    `Cannot make "${name}" the default: there is no such target`,
+    reader.places.find("default", "value"),
+  );
+}
+
+function readTargets(reader: Reader, tables: FileTop["target"]): TargetConfig[] {
+  const names = new Set<string>();
+  return tables.map((table, index) => {
+    const path = `target[${index}]`;
+    const found = readTable(reader, targetSchema, table, path, "[[target]]");
+    const { name, description = "" } = found;
+    const problem = names.has(name) ? "another target has this name" : targetNameProblem(name);
+    if (problem !== null) {
+      const place = reader.places.find(`${path}.name`, "value");
+      throw new UsageError(`Cannot add target "${name}": ${problem}`, place);
+    }
+    names.add(name);
+    const spec = readSpec(reader, found, path);
+    return { name, spec, description, readOnly: found["read-only"] };
+  });
+}
+
+function readSpec(reader: Reader, target: FileTarget, path: string): Spec {
+  const { places, context } = reader;
+  const { spec, kind, options = {} } = target;
+  if (spec !== undefined) {
+    const other = kind !== undefined ? "kind" : target.options !== undefined ? "options" : null;
+    if (other !== null) {
+      const place = places.find(`${path}.${other}`, "name");
+      throw new UsageError(`Cannot read [[target]]: it has a spec, so no "${other}"`, place);
+    }
+    const origin = places.find(`${path}.spec`, "value").origin;
+    const { kinds } = context;
+    return parseSpec(spec, {
+      ...(origin === undefined ? {} : { origin }),
+      ...(kinds === undefined ? {} : { kinds }),
+    });
+  }
+  if (kind === undefined) {
+    const reason = 'write spec = "KIND:ARGUMENT", or kind and a table of options';
+    throw new UsageError(
+      `Cannot read [[target]]: it says not what to open; ${reason}`,
+      places.find(path, "name"),
+    );
+  }
+  return specOf(reader, kind, options, path);
+}
+
+/** The spec that a kind and a table of options stand for. */
+function specOf(
+  reader: Reader,
+  kind: string,
+  table: Readonly<Record<string, unknown>>,
+  path: string,
+): Spec {
+  const { places } = reader;
+  const options = new Map<string, SpecOption>();
+  const shown: string[] = [];
+  for (const [key, value] of Object.entries(table)) {
+    const whole = `${path}.options.${key}`;
+    const namePlace = places.find(whole, "name");
+    options.set(key, { value, namePlace, valuePlace: places.find(whole, "value") });
+    shown.push(`${key}=${encodeSpecText(String(value))}`);
+  }
+  const kindPlace = places.find(`${path}.kind`, "value");
+  return {
+    text: `${kind}:${shown.length === 0 ? "" : `?${shown.join("&")}`}`,
+    kind,
+    uri: false,
+    argument: "",
+    options,
+    kindPlace,
+    argumentPlace: kindPlace,
+  };
+}
+
+/** Reads and parses a configuration file. Throws UsageError, also if it cannot be read. */
+export async function readConfig(
+  path: string,
+  kinds: readonly string[] = [],
+): Promise<ConfigParts> {
+  let text: string;
+  try {
+    const { size } = await Deno.stat(path);
+    if (size > CONFIG_BYTES_MAX) throw new Error(`it has more than ${CONFIG_BYTES_MAX} bytes`);
+    text = new TextDecoder("utf-8", { fatal: true }).decode(await Deno.readFile(path));
+  } catch (error) {
+    const reason = error instanceof Deno.errors.NotFound
+      ? "there is no such file"
+      : error instanceof Error
+      ? error.message
+      : String(error);
+    throw new UsageError(`Cannot read the configuration ${path}: ${reason}`, null, {
+      cause: error,
+    });
+  }
+  return parseConfig(text, { path, kinds });
+}
+
+/** The target of clients that name none: the one told, the only one, or the one named "default". */
+function chooseDefault(parts: ConfigParts, targets: readonly TargetConfig[]): string | null {
+  const { defaultTarget } = parts;
+  if (defaultTarget !== undefined) return defaultTarget;
+  const [first] = targets;
+  if (targets.length === 1 && first !== undefined) return first.name;
+  return targets.some(({ name }) => name === "default") ? "default" : null;
+}
+
+/**
+ * Puts a configuration together: fills in defaults and checks what no single part shows. Throws
+ * UsageError.
+ */
+export function finishConfig(parts: ConfigParts): DaemonConfig {
+  const { targets = [], endpoints = [], tls = null } = parts;
+  if (targets.length === 0) throw new UsageError("Cannot serve: there is no target");
+  if (targets.length > TARGETS_MAX) {
+    throw new UsageError(`Cannot serve: there are more than ${TARGETS_MAX} targets`);
+  }
+  const names = new Set<string>();
+  for (const { name, spec } of targets) {
+    const problem = names.has(name) ? "the name is given twice" : targetNameProblem(name);
+    if (problem !== null) {
+      throw new UsageError(`Cannot add target "${name}": ${problem}`, spec.kindPlace);
+    }
+    names.add(name);
+  }
+  const defaultTarget = chooseDefault(parts, targets);
+  if (defaultTarget !== null && !names.has(defaultTarget)) {
+    throw new UsageError(
+      `Cannot make "${defaultTarget}" the default: there is no such target; ` +
+        `there are ${[...names].join(", ")}`,
+    );
+  }
+  checkEndpoints(endpoints);
+  const { connectionsMax = CONNECTIONS_DEFAULT } = parts;
+  return { targets, endpoints, tls, defaultTarget, connectionsMax };
+}
+
+function checkEndpoints(endpoints: readonly Endpoint[]): void {
+  if (endpoints.length === 0) {
+    throw new UsageError("Cannot serve: there is no endpoint; add --nbd unix:PATH");
+  }
+  if (endpoints.length > ENDPOINTS_MAX) {
+    throw new UsageError(`Cannot serve: there are more than ${ENDPOINTS_MAX} endpoints`);
+  }
+  const seen = new Set<string>();
+  for (const endpoint of endpoints) {
+    const text = endpoint.kind === "unix"
+      ? formatEndpoint({ ...endpoint, mode: 0 })
+      : formatEndpoint(endpoint);
+    const free = endpoint.kind === "tcp" && endpoint.port === 0;
+    if (seen.has(text) && !free) {
+      throw new UsageError(`Cannot listen on "${formatEndpoint(endpoint)}": it is given twice`);
+    }
+    seen.add(text);
+  }
+}

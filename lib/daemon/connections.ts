@@ -1,0 +1,230 @@
+/**
+ * The connections of a daemon on their home thread, from hand-over to end: TLS where it was asked for,
+ * then the transmission phase over a byte pair.
+ *
+ * @module
+ */
+import type { Clock, Log } from "../block/context.ts";
+import { BlockError } from "../block/errors.ts";
+import type { BufferPool } from "../block/pool.ts";
+import { type Peer } from "../driver/handshake.ts";
+import { HANDSHAKE_MS_MAX } from "../driver/limits.ts";
+import { adoptDescriptor, socketPair, type SocketPairOptions } from "../driver/socket_pair.ts";
+import { startTlsServer, type TlsServerOptions } from "../driver/tls.ts";
+import type { ExportTable, HandshakeState } from "../nbd/export_info.ts";
+import { serveConnection, serveTransmission, type Service } from "../nbd/server.ts";
+import type { NbdServerSession } from "../nbd/server_session.ts";
+import type { BytePair } from "../stream/session.ts";
+import { closeDescriptor } from "../sys/socket.ts";
+import { addressText } from "../sys/socket_address.ts";
+import type { NbdHandOver } from "./acceptor.ts";
+import { SCARCE_PARTIAL_BYTES, SCARCE_SWEEP_MS, STOP_MS_MAX } from "./limits.ts";
+
+/** What connections need of their daemon. */
+export interface ConnectionsOptions {
+  /** Finds what serves an export; throws ENOENT if it is gone. */
+  open(state: HandshakeState): Service;
+  /** For handshakes that go on under TLS. */
+  readonly exports: ExportTable;
+  /** Certificates; null if there is no TLS. */
+  readonly tls: TlsServerOptions | null;
+  /** Connections at once. */
+  readonly connectionsMax: number;
+  /** Limits that differ from those in lib/driver/limits.ts. */
+  readonly limits: ClientLimits;
+  /** Where the memory of all connections comes from. */
+  readonly pool: BufferPool;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** What clients may take of a daemon; each has its number in a limits.ts. */
+export interface ClientLimits {
+  /** HANDSHAKES_MAX. */
+  readonly handshakes?: number;
+  /** HANDSHAKE_MS_MAX, in ms. */
+  readonly handshake_ms?: number;
+  /** SEND_STALL_MS_MAX, in ms. */
+  readonly sendStall_ms?: number;
+  /** POOL_PLENTY_BYTES_MAX, in bytes. */
+  readonly plentyBytes?: number;
+  /** SCARCE_SWEEP_MS, in ms. */
+  readonly scarceSweep_ms?: number;
+}
+
+/** One connection. */
+interface Connection {
+  readonly abort: AbortController;
+  /** Its session in the transmission phase, null before that. */
+  session: NbdServerSession | null;
+  /** Bytes that it had sent when memory was looked at last. */
+  receivedBytes: number;
+  /** Settles when it is over; never rejects. */
+  readonly over: Promise<void>;
+}
+
+/** Who is at the other end, for the log. */
+export function peerText(peer: Peer): string {
+  const { credentials, address } = peer;
+  if (credentials === null) return addressText(address);
+  return `process ${credentials.pid} of user ${credentials.uid}`;
+}
+
+/** All connections that were handed over and are not over. */
+export class Connections {
+  readonly #options: ConnectionsOptions;
+  readonly #connections = new Set<Connection>();
+  readonly #sweeper: ReturnType<typeof setInterval>;
+  #stopping = false;
+
+  constructor(options: ConnectionsOptions) {
+    this.#options = options;
+    const { scarceSweep_ms = SCARCE_SWEEP_MS } = options.limits;
+    this.#sweeper = setInterval(() => this.#sweep(), scarceSweep_ms);
+    Deno.unrefTimer(this.#sweeper);
+  }
+
+  /** Connections now. */
+  get count(): number {
+    return this.#connections.size;
+  }
+
+  /** Takes a connection over, descriptor included. */
+  take(handOver: NbdHandOver): void {
+    const { log, connectionsMax } = this.#options;
+    const who = peerText(handOver.peer);
+    if (this.#stopping || this.#connections.size >= connectionsMax) {
+      if (!this.#stopping) log.warn(`Refused ${who}: there are ${connectionsMax} connections`);
+      closeDescriptor(handOver.fd);
+      return;
+    }
+    const abort = new AbortController();
+    const connection: Connection = {
+      abort,
+      session: null,
+      receivedBytes: 0,
+      over: Promise.resolve().then(() => this.#serve(handOver, connection)).then(
+        () => log.debug(`Connection of ${who} ended`),
+        (error: unknown) => {
+          if (this.#stopping) log.debug(`Cut off ${who}: ${reasonOf(error)}`);
+          else log.info(`Connection of ${who} ended: ${reasonOf(error)}`);
+        },
+      ).finally(() => this.#connections.delete(connection)),
+    };
+    this.#connections.add(connection);
+  }
+
+  async #serve(handOver: NbdHandOver, connection: Connection): Promise<void> {
+    const { fd, result, peer } = handOver;
+    const { log, open, pool, limits: { sendStall_ms } } = this.#options;
+    const { signal } = connection.abort;
+    const settings: SocketPairOptions = {
+      scarce: () => pool.scarce,
+      ...(sendStall_ms === undefined ? {} : { sendStall_ms }),
+    };
+    const started = (session: NbdServerSession): void => {
+      connection.session = session;
+      if (this.#stopping) session.stop();
+    };
+    if (result.kind === "transmission") {
+      const { state, unread } = result;
+      log.debug(`${peerText(peer)} uses ${state.exportName}`);
+      const service = beforeAdopting(fd, () => open(state));
+      const pair = socketPair(adoptDescriptor(fd), settings);
+      await serveTransmission(pair, state, unread, { ...service, signal, started });
+      return;
+    }
+    const { tls } = this.#options;
+    if (result.kind === "close" || tls === null) {
+      closeDescriptor(fd);
+      return;
+    }
+    const pair = await startTlsServer(adoptDescriptor(fd), { ...tls, signal, pair: settings });
+    log.debug(`${peerText(peer)} is under ${pair.protocol} as ${pair.peerSubject ?? "nobody"}`);
+    await this.#haggle(pair, result.clientFlags, peer, connection, started);
+  }
+
+  /** The rest of a handshake, under TLS, and what follows it. */
+  async #haggle(
+    pair: BytePair,
+    clientFlags: number,
+    peer: Peer,
+    { abort }: Connection,
+    started: (session: NbdServerSession) => void,
+  ): Promise<void> {
+    const { log, open, exports, limits: { handshake_ms = HANDSHAKE_MS_MAX } } = this.#options;
+    const timer = setTimeout(() => {
+      const reason = `the handshake took more than ${handshake_ms} ms`;
+      abort.abort(new BlockError("ETIMEDOUT", reason));
+    }, handshake_ms);
+    try {
+      const end = await serveConnection(pair, {
+        exports,
+        open,
+        tls: "required",
+        secured: { clientFlags },
+        signal: abort.signal,
+        started: (session) => {
+          clearTimeout(timer);
+          started(session);
+        },
+      });
+      if (end.kind === "closed") log.debug(`Handshake of ${peerText(peer)} ended: ${end.reason}`);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /**
+   * While memory is scarce: cuts off who has sent a part of a request and then nothing more. (Who takes
+   * no replies is found by its socket.) Else any silence is a client's right.
+   */
+  #sweep(): void {
+    const { pool } = this.#options;
+    for (const connection of this.#connections) {
+      const { session, receivedBytes, abort } = connection;
+      if (session === null) continue;
+      connection.receivedBytes = session.receivedBytes;
+      const holds = session.ready && session.pendingBytes > SCARCE_PARTIAL_BYTES;
+      if (!pool.scarce || !holds || session.receivedBytes !== receivedBytes) continue;
+      const reason = "it has stopped in the middle of a request while memory is scarce";
+      abort.abort(new BlockError("ETIMEDOUT", reason));
+    }
+  }
+
+  /** Lets what is in flight finish, up to STOP_MS_MAX, and ends all connections. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    clearInterval(this.#sweeper);
+    const connections = [...this.#connections];
+    for (const { session, abort } of connections) {
+      if (session === null) abort.abort(shutDown());
+      else session.stop();
+    }
+    const patience = new AbortController();
+    const late = this.#options.clock.sleep(STOP_MS_MAX, patience.signal).then(() => {
+      for (const { abort } of this.#connections) abort.abort(shutDown());
+    }, () => {});
+    await Promise.all(connections.map(({ over }) => over));
+    patience.abort();
+    await late;
+  }
+}
+
+/** Does what can fail while the descriptor has no owner yet: it is closed then. */
+function beforeAdopting<T>(fd: number, step: () => T): T {
+  try {
+    return step();
+  } catch (error) {
+    closeDescriptor(fd);
+    throw error;
+  }
+}
+
+function shutDown(): BlockError {
+  return new BlockError("ESHUTDOWN", "the server is shutting down");
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

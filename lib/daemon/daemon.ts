@@ -1,0 +1,198 @@
+/**
+ * The daemon: targets, endpoints, acceptor and connections put together. Starting it opens everything
+ * or nothing; stopping it loses nothing that was acknowledged as durable.
+ *
+ * @module
+ */
+import type { Log } from "../block/context.ts";
+import { BlockError } from "../block/errors.ts";
+import { BufferPool } from "../block/pool.ts";
+import type { Registry } from "../block/registry.ts";
+import type { AcceptEvent } from "../driver/accept_loop.ts";
+import { checkServerCertificates, loadCertificates, type TlsServerOptions } from "../driver/tls.ts";
+import type { ExportTable, HandshakeState } from "../nbd/export_info.ts";
+import type { Service } from "../nbd/server.ts";
+import type { NbdAddress } from "../nbd/uri.ts";
+import { Acceptor } from "./acceptor.ts";
+import type { DaemonConfig, TlsConfig } from "./config.ts";
+import { type ClientLimits, Connections, peerText } from "./connections.ts";
+import { systemClock } from "./context.ts";
+import { nbdUriOf } from "./endpoint.ts";
+import { type Listener, openListeners } from "./listeners.ts";
+import { openTarget, type Target } from "./target.ts";
+
+/** What a daemon is started with besides its configuration. */
+export interface DaemonOptions {
+  /** The kinds of backends there are. */
+  readonly registry: Registry;
+  /** Messages for a human. */
+  readonly log: Log;
+  /** The daemon cannot go on accepting: it should be stopped. */
+  readonly onFailure?: (reason: string) => void;
+  /** Limits that differ from those in limits.ts of each part. */
+  readonly limits?: ClientLimits;
+}
+
+/** Where a daemon listens. */
+export interface DaemonEndpoint {
+  /** The endpoint as it would be written, with the real port. */
+  readonly label: string;
+  /** Where clients connect to. */
+  readonly address: NbdAddress;
+  /** The NBD URI of a target; of the default one if no name is given. */
+  uri(target?: string): string;
+}
+
+/** A daemon that runs. */
+export interface Daemon {
+  /** Its targets by name, in the order of the configuration. */
+  readonly targets: ReadonlyMap<string, Target>;
+  /** Where it listens. */
+  readonly endpoints: readonly DaemonEndpoint[];
+  /** The target of clients that name none, or null. */
+  readonly defaultTarget: string | null;
+  /** Connections in their transmission phase, or under way to it through TLS. */
+  readonly connectionCount: number;
+  /**
+   * Stops accepting, lets what is in flight finish, flushes and closes all targets. Rejects with
+   * BlockError if a target could not be flushed. Once; later calls give the same promise.
+   */
+  stop(): Promise<void>;
+}
+
+/** Starts a daemon; resolves when it accepts clients. Throws UsageError or BlockError. */
+export async function startDaemon(config: DaemonConfig, options: DaemonOptions): Promise<Daemon> {
+  const daemon = new RunningDaemon(config, options);
+  try {
+    await daemon.start();
+  } catch (error) {
+    await daemon.stop().catch(() => {});
+    throw error;
+  }
+  return daemon;
+}
+
+class RunningDaemon implements Daemon {
+  readonly targets = new Map<string, Target>();
+  readonly defaultTarget: string | null;
+  endpoints: readonly DaemonEndpoint[] = [];
+
+  readonly #config: DaemonConfig;
+  readonly #options: DaemonOptions;
+  readonly #pool: BufferPool;
+  #listeners: readonly Listener[] = [];
+  #acceptor: Acceptor | null = null;
+  #connections: Connections | null = null;
+  #stopped: Promise<void> | null = null;
+
+  constructor(config: DaemonConfig, options: DaemonOptions) {
+    this.#config = config;
+    this.#options = options;
+    const { plentyBytes } = options.limits ?? {};
+    this.#pool = new BufferPool(plentyBytes === undefined ? {} : { plentyBytesMax: plentyBytes });
+    this.defaultTarget = config.defaultTarget;
+  }
+
+  get connectionCount(): number {
+    return this.#connections?.count ?? 0;
+  }
+
+  async start(): Promise<void> {
+    const { targets, endpoints, tls: tlsConfig, connectionsMax } = this.#config;
+    const { registry, log, limits = {} } = this.#options;
+    const tls = tlsConfig === null ? null : await loadTls(tlsConfig);
+    for (const target of targets) {
+      const open = await openTarget(target, { registry, pool: this.#pool, log });
+      this.targets.set(target.name, open);
+    }
+    this.#listeners = await openListeners(endpoints);
+    this.endpoints = this.#listeners.map((listener) => this.#endpointOf(listener));
+    const exports = this.#exportTable();
+    const open = (state: HandshakeState): Service => this.#serviceOf(state);
+    const connections = new Connections({
+      exports,
+      open,
+      tls,
+      connectionsMax,
+      limits,
+      pool: this.#pool,
+      clock: systemClock,
+      log,
+    });
+    this.#connections = connections;
+    this.#acceptor = await Acceptor.start({
+      listeners: this.#listeners.map(({ fd, label }) => ({ fd, label })),
+      exports,
+      tls: tlsConfig === null ? "off" : tlsConfig.require ? "required" : "optional",
+      limits,
+      onHandOver: (handOver) => connections.take(handOver),
+      onEvent: (event) => this.#heard(event),
+      onFailure: (reason) => {
+        log.error(`The acceptor has failed, nobody can connect any more: ${reason}`);
+        this.#options.onFailure?.(reason);
+      },
+    });
+  }
+
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  async #stop(): Promise<void> {
+    await this.#acceptor?.stop();
+    for (const listener of this.#listeners) listener.close();
+    await this.#connections?.stop();
+    const closing = [...this.targets.values()].map((target) => target.close());
+    const failures = (await Promise.allSettled(closing)).filter((end) => end.status === "rejected");
+    for (const { reason } of failures) {
+      this.#options.log.error(reason instanceof Error ? reason.message : String(reason));
+    }
+    if (failures.length > 0) {
+      throw new BlockError(
+        "EIO",
+        `Cannot close ${failures.length} target(s): see the messages above`,
+      );
+    }
+  }
+
+  #endpointOf({ label, address }: Listener): DaemonEndpoint {
+    const tls = this.#config.tls !== null;
+    return { label, address, uri: (target = "") => nbdUriOf(address, target, tls) };
+  }
+
+  #exportTable(): ExportTable {
+    const exports = new Map<string, ReturnType<Target["exportInfo"]>>();
+    for (const [name, target] of this.targets) exports.set(name, target.exportInfo());
+    return { exports, defaultExport: this.defaultTarget, stopping: false };
+  }
+
+  #serviceOf(state: HandshakeState): Service {
+    const target = this.targets.get(state.exportName);
+    if (target === undefined) {
+      throw new BlockError("ENOENT", `Cannot serve "${state.exportName}": the target is gone`);
+    }
+    return { device: target.device };
+  }
+
+  #heard(event: AcceptEvent): void {
+    const { kind, reason, listener, peer } = event;
+    const { log } = this.#options;
+    if (kind === "listener-lost") log.error(`${listener} does not work any more: ${reason}`);
+    else if (kind === "accept-failed") log.warn(`${listener}: ${reason}`);
+    else log.debug(`Handshake of ${peer === null ? "a client" : peerText(peer)} ended: ${reason}`);
+  }
+}
+
+async function loadTls(config: TlsConfig): Promise<TlsServerOptions> {
+  try {
+    const certificates = await loadCertificates(config.certificates);
+    const options = { certificates, verifyPeer: certificates.ca !== undefined };
+    checkServerCertificates(options);
+    return options;
+  } catch (error) {
+    throw new BlockError("EINVAL", error instanceof Error ? error.message : String(error), {
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,27 @@
+/**
+ * The numbers of the daemon, each with a name, in one place.
+ *
+ * @module
+ */
+
+const MIB = 1024 * 1024;
+
+/** Largest configuration file, in bytes. */
+export const CONFIG_BYTES_MAX: number = 1 * MIB;
+/** Most endpoints of one daemon. */
+export const ENDPOINTS_MAX = 64;
+/** Longest path of a unix socket, in bytes: sun_path of Linux without its NUL. */
+export const UNIX_PATH_BYTES_MAX = 107;
+/** Connections that a daemon has at once, over all its endpoints, unless told otherwise. */
+export const CONNECTIONS_DEFAULT = 1_024;
+/** Most connections that can be asked for. */
+export const CONNECTIONS_MAX = 65_536;
+/** Time in ms that requests in flight get to finish when the daemon stops; then connections are cut off. */
+export const STOP_MS_MAX = 30_000;
+/**
+ * Time in ms between two looks at who holds memory while it is scarce: a client that has stopped in the
+ * middle of a request is cut off at the second one that finds it so.
+ */
+export const SCARCE_SWEEP_MS = 5_000;
+/** Bytes of an unfinished request that do not matter then. */
+export const SCARCE_PARTIAL_BYTES: number = 64 * 1024;

@@ -1,0 +1,62 @@
+/**
+ * From a spec to a Device on this machine, for whoever works with one device and serves nothing:
+ * looking at it, copying it.
+ *
+ * @module
+ */
+import type { Log } from "../block/context.ts";
+import { Device } from "../block/device.ts";
+import { toBlockError } from "../block/errors.ts";
+import type { Registry } from "../block/registry.ts";
+import type { Spec } from "../block/spec.ts";
+import type { Opened } from "../block/types.ts";
+import { systemContext } from "./context.ts";
+
+/** How to open a device. */
+export interface OpenDeviceOptions {
+  /** The kinds that there are. */
+  readonly registry: Registry;
+  /** Messages for a human. */
+  readonly log: Log;
+  /** Open it read-only. */
+  readonly readOnly: boolean;
+  /** Gives up waiting when it aborts. */
+  readonly signal?: AbortSignal;
+}
+
+/** An open device. */
+export interface OpenDevice extends AsyncDisposable {
+  readonly device: Device;
+  /** The backend, for what it can do, and its management. */
+  readonly opened: Opened;
+  readonly spec: Spec;
+  /** Finishes what is in flight, flushes and closes. Throws BlockError if that fails; once. */
+  close(): Promise<void>;
+}
+
+/** Opens what `spec` says. Throws UsageError for a wrong spec, BlockError for what cannot be opened. */
+export async function openDevice(spec: Spec, options: OpenDeviceOptions): Promise<OpenDevice> {
+  const { registry, log, readOnly } = options;
+  const prepared = registry.prepare(spec);
+  const teardown = new AbortController();
+  const signal = options.signal === undefined
+    ? teardown.signal
+    : AbortSignal.any([teardown.signal, options.signal]);
+  const context = systemContext({ log, readOnly, signal });
+  const { opened } = await prepared.open(context);
+  let device: Device;
+  try {
+    device = new Device(opened.backend, { name: spec.text, clock: context.clock, log });
+  } catch (error) {
+    await opened.backend[Symbol.asyncDispose]();
+    throw toBlockError(error);
+  }
+  const close = async (): Promise<void> => {
+    try {
+      await device[Symbol.asyncDispose]();
+    } finally {
+      teardown.abort();
+    }
+  };
+  return { device, opened, spec, close, [Symbol.asyncDispose]: close };
+}

@@ -1,0 +1,91 @@
+/**
+ * A target: an open backend behind its Device, under a name.
+ *
+ * @module
+ */
+import { Device } from "../block/device.ts";
+import { BlockError, toBlockError } from "../block/errors.ts";
+import type { BufferPool } from "../block/pool.ts";
+import type { Registry } from "../block/registry.ts";
+import type { Management } from "../block/types.ts";
+import { type ExportInfo, exportInfoOf } from "../nbd/export_info.ts";
+import type { TargetConfig } from "./config.ts";
+import { systemContext } from "./context.ts";
+import type { OpenContext } from "../block/context.ts";
+
+/** An open target. */
+export interface Target {
+  /** What it was opened from. */
+  readonly config: TargetConfig;
+  /** The way to its storage. */
+  readonly device: Device;
+  /** Verbs for an administrator, if the storage has any. */
+  readonly management: Management | null;
+  /** What NBD clients see of it, as of now. */
+  exportInfo(): ExportInfo;
+  /** Finishes what is in flight, flushes and closes the storage. Throws BlockError if that fails. */
+  close(): Promise<void>;
+}
+
+/** What targets of one daemon share. */
+export interface TargetSurroundings {
+  readonly registry: Registry;
+  readonly pool: BufferPool;
+  readonly log: OpenContext["log"];
+}
+
+/** Opens a target. Throws UsageError for a wrong spec, BlockError for what cannot be opened. */
+export async function openTarget(
+  config: TargetConfig,
+  surroundings: TargetSurroundings,
+): Promise<Target> {
+  const { registry, pool, log } = surroundings;
+  const prepared = registry.prepare(config.spec);
+  const teardown = new AbortController();
+  const context = systemContext({ log, signal: teardown.signal, readOnly: config.readOnly });
+  const { opened } = await prepared.open(context).catch((error: unknown) => {
+    if (error instanceof BlockError) {
+      const message = `Cannot open target ${config.name}: ${error.message}`;
+      throw new BlockError(error.errno, message, { cause: error });
+    }
+    throw error;
+  });
+  const device = await deviceOf(opened.backend, {
+    name: config.name,
+    clock: context.clock,
+    log,
+    pool,
+  });
+  const settings = {
+    name: config.name,
+    description: config.description,
+    readOnly: config.readOnly,
+  };
+  return {
+    config,
+    device,
+    management: opened.management ?? null,
+    exportInfo: () => exportInfoOf(device, settings),
+    close: async (): Promise<void> => {
+      try {
+        await device[Symbol.asyncDispose]();
+      } catch (error) {
+        throw toBlockError(error);
+      } finally {
+        teardown.abort(new BlockError("ESHUTDOWN", `${config.name} is closed`));
+      }
+    },
+  };
+}
+
+async function deviceOf(
+  backend: ConstructorParameters<typeof Device>[0],
+  options: ConstructorParameters<typeof Device>[1],
+): Promise<Device> {
+  try {
+    return new Device(backend, options);
+  } catch (error) {
+    await backend[Symbol.asyncDispose]();
+    throw error;
+  }
+}

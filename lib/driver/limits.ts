@@ -1,0 +1,44 @@
+/**
+ * The numbers of the drivers, each with a name, in one place.
+ *
+ * @module
+ */
+
+const KIB = 1024, MIB = 1024 * KIB;
+
+/** Most connections of one acceptor thread that are in their handshake; a further one evicts the oldest. */
+export const HANDSHAKES_MAX = 1_024;
+/** Time for a handshake in ms, waiting for the client included. */
+export const HANDSHAKE_MS_MAX = 30_000;
+/** Bytes that a client may send during its handshake. */
+export const HANDSHAKE_BYTES_MAX: number = 32 * MIB;
+/** Bytes read from a descriptor at once during a handshake. */
+export const HANDSHAKE_READ_BYTES: number = 64 * KIB;
+/** Connections accepted from one listener before the others get their turn. */
+export const ACCEPTS_PER_TURN_MAX = 64;
+/** Pause of accepting in ms when descriptors or memory have run out. */
+export const ACCEPT_PAUSE_MS = 100;
+/** Time for a TLS handshake in ms. */
+export const TLS_HANDSHAKE_MS_MAX = 10_000;
+/** Bytes that are read ahead of a session from a socket. */
+export const SOCKET_READ_AHEAD_BYTES: number = 128 * KIB;
+/** Bytes handed to a socket at once: whether a peer takes its replies is seen at each such piece. */
+export const SEND_PIECE_BYTES: number = 512 * KIB;
+/** Time in ms in which a peer has to take a piece; one that does not is disconnected. */
+export const SEND_STALL_MS_MAX = 60_000;
+/** Looks at each connection with bytes under way in SEND_STALL_MS_MAX: how exactly it is kept. */
+export const SEND_STALL_LOOKS = 12;
+/** The same while memory is scarce: looks that find a peer idle before it is disconnected. */
+export const SCARCE_STALL_LOOKS = 1;
+/** Time in ms that a closing socket waits for its peer to close too, so that the last bytes arrive. */
+export const LINGER_MS_MAX = 1_000;
+/** When a silent TCP peer is probed: seconds of silence, seconds between probes, probes. */
+export const KEEP_ALIVE: {
+  readonly idle_s: number;
+  readonly interval_s: number;
+  readonly probes: number;
+} = {
+  idle_s: 60,
+  interval_s: 15,
+  probes: 4,
+};

@@ -1,0 +1,258 @@
+/**
+ * The transmission phase of the server as a byte session: requests in, replies out. This file is about
+ * the flow (frames, limits, the ways to end); what the commands do is in server_commands.ts.
+ * Implements the section "Transmission".
+ *
+ * Requests that arrive faster than replies leave, or than the Device works, wait in the chunk in which
+ * they came, and `ready` is false. They are taken up as soon as a reply has left or a request is done.
+ * While memory is scarce, because all connections together hold much, a long read waits until it is
+ * not: small requests go on, so that clients which do not read their replies slow down only what is big.
+ *
+ * @module
+ */
+import type { Device } from "../block/device.ts";
+import {
+  CONNECTION_BYTES_MAX,
+  CONNECTION_REQUESTS_MAX,
+  SCARCE_CONNECTION_BYTES,
+} from "../block/limits.ts";
+import type { BufferPool } from "../block/pool.ts";
+import type { Gate } from "../block/request.ts";
+import { ProtocolError } from "../stream/frame.ts";
+import { ReplyQueue } from "../stream/reply_queue.ts";
+import type { ByteSession, OutputBuffer } from "../stream/session.ts";
+import { FrameSplitter } from "../stream/splitter.ts";
+import { COMMAND } from "./constants.ts";
+import type { HandshakeState } from "./export_info.ts";
+import { OUTPUT_BATCH_BYTES } from "./limits.ts";
+import { COMPACT_REQUESTS, EXTENDED_REQUESTS } from "./request_format.ts";
+import { RequestHeader } from "./requests.ts";
+import { ServerCommands } from "./server_commands.ts";
+
+/** What a session serves. */
+export interface NbdServerSessionOptions {
+  /** The storage. */
+  readonly device: Device;
+  /** Where access can be taken away. */
+  readonly gate: Gate;
+  /** What the handshake settled. */
+  readonly state: HandshakeState;
+  /** Bytes that came behind the handshake; they are taken up at the first `takeOutput`. */
+  readonly unread?: Uint8Array;
+}
+
+const NO_VIEW = new DataView(new ArrayBuffer(0));
+
+/** One connection in its transmission phase. */
+export class NbdServerSession implements ByteSession {
+  /** Set by the driver. */
+  onWake: (() => void) | null = null;
+
+  readonly #extended: boolean;
+  readonly #pool: BufferPool;
+  readonly #splitter: FrameSplitter;
+  readonly #queue: ReplyQueue;
+  readonly #commands: ServerCommands;
+  readonly #header = new RequestHeader();
+  /** View of the chunk that is being read: one for many requests. */
+  #view: DataView = NO_VIEW;
+  /** Chunks that the splitter has not seen. */
+  #backlog: Uint8Array[] = [];
+  /** Requests wait because of a limit. */
+  #stalled = false;
+  /** The request in `#header` waits for memory. */
+  #deferred = false;
+  #draining = false;
+  /** No further request is wanted. */
+  #leaving = false;
+  #ended = false;
+  #failure: ProtocolError | null = null;
+  #receivedBytes = 0;
+
+  /** Serves `device` through `gate` as the handshake has settled. */
+  constructor(options: NbdServerSessionOptions) {
+    const { device, gate, state, unread } = options;
+    this.#extended = state.extended;
+    const format = state.extended ? EXTENDED_REQUESTS : COMPACT_REQUESTS;
+    this.#pool = device.pool;
+    this.#splitter = new FrameSplitter(format, device.pool);
+    this.#queue = new ReplyQueue(device.pool);
+    this.#commands = new ServerCommands(device, gate, state, this.#queue, this.#completed);
+    if (unread === undefined || unread.length === 0) return;
+    this.#backlog.push(unread);
+    this.#stalled = true;
+  }
+
+  /** Requests that the Device has not done yet. */
+  get inFlight(): number {
+    return this.#commands.inFlight;
+  }
+
+  /** Bytes of a request that has arrived in part, and of those that wait. */
+  get pendingBytes(): number {
+    return this.#splitter.pending;
+  }
+
+  /** Bytes that the client has sent so far in this phase. */
+  get receivedBytes(): number {
+    return this.#receivedBytes;
+  }
+
+  /**
+   * How the client broke the protocol, null if it did not. It may show after `receive`, when a request
+   * that had to wait is looked at; the session is finished then, and its driver ends as if all were well.
+   */
+  get failure(): ProtocolError | null {
+    return this.#failure;
+  }
+
+  /** False while requests wait for earlier ones, and when no more are wanted. */
+  get ready(): boolean {
+    return !this.#ended && !this.#leaving && !this.#stalled;
+  }
+
+  /** DISC was received or `stop` called, and all is answered; or the protocol was broken. */
+  get finished(): boolean {
+    if (this.#failure !== null && !this.#ended) return true;
+    return (this.#ended || this.#leaving) && this.#commands.inFlight === 0;
+  }
+
+  /** Takes what the client sent. Throws ProtocolError if that is no request. */
+  receive(chunk: Uint8Array): void {
+    // After DISC nothing may come; whatever does is ignored.
+    if (this.#ended || this.#leaving) return;
+    this.#receivedBytes += chunk.length;
+    this.#backlog.push(chunk);
+    this.#drain();
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  /** What is to be sent next. Requests that had to wait for replies to leave are served on the way. */
+  takeOutput(): OutputBuffer | null {
+    if (this.#ended) return null;
+    if (this.#stalled) {
+      this.#drain();
+      if (!this.#stalled) this.onWake?.();
+    }
+    const output = this.#queue.takeOutput();
+    if (output === null || !this.#stalled) return output;
+    const release = (): void => {
+      output.release();
+      if (this.#stalled && !this.#full()) this.onWake?.();
+    };
+    return { bytes: output.bytes, release };
+  }
+
+  /**
+   * The server goes down: requests in flight are answered when they are done, those that arrived after
+   * them with ESHUTDOWN as far as the limits allow, and then the session is finished.
+   */
+  stop(): void {
+    if (this.#ended || this.#leaving) return;
+    this.#commands.stopping = true;
+    this.#drain();
+    this.#leave();
+    this.onWake?.();
+  }
+
+  /** The connection is gone: requests in flight are left to finish, nothing is sent any more. */
+  end(_cause: unknown): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#leave();
+    this.#queue.close();
+    this.#commands.close();
+  }
+
+  #leave(): void {
+    this.#leaving = true;
+    this.#stalled = false;
+    this.#deferred = false;
+    this.#pool.forget(this.#plenty);
+    this.#splitter.reset();
+    this.#backlog = [];
+    this.#view = NO_VIEW;
+  }
+
+  /** True if no further request may be taken yet. */
+  #full(): boolean {
+    const { unsentBytes } = this.#queue;
+    const { inFlight, dataBytes, replyBytes } = this.#commands;
+    const bytesMax = this.#pool.scarce ? SCARCE_CONNECTION_BYTES : CONNECTION_BYTES_MAX;
+    return inFlight >= CONNECTION_REQUESTS_MAX ||
+      unsentBytes + dataBytes >= bytesMax ||
+      unsentBytes - replyBytes >= OUTPUT_BATCH_BYTES;
+  }
+
+  /** Serves the requests that have arrived, as far as the limits allow. */
+  #drain(): void {
+    if (this.#draining || this.#leaving) return;
+    this.#draining = true;
+    try {
+      while (!this.#leaving) {
+        this.#stalled = this.#full();
+        if (this.#stalled || !this.#next()) break;
+      }
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      this.#failure = error;
+      this.#leave();
+    } finally {
+      this.#draining = false;
+    }
+    // What is kept for speed must not keep memory alive while the connection is idle.
+    if (!this.#stalled) {
+      this.#view = NO_VIEW;
+      this.#commands.forgetMemory();
+    }
+  }
+
+  /** Serves one request; false if there is none that can be served now. */
+  #next(): boolean {
+    if (!this.#deferred && !this.#decodeNext()) return false;
+    const header = this.#header;
+    this.#deferred = this.#mustWait(header);
+    if (this.#deferred) {
+      this.#stalled = true;
+      this.#pool.awaitPlenty(this.#plenty);
+      return false;
+    }
+    if (header.type === COMMAND.DISC) this.#leave();
+    else this.#commands.run(header, this.#splitter);
+    return true;
+  }
+
+  /** Decodes the next request into the header; false if there is none yet. */
+  #decodeNext(): boolean {
+    const splitter = this.#splitter;
+    while (!splitter.next()) {
+      const chunk = this.#backlog.shift();
+      if (chunk === undefined) return false;
+      splitter.push(chunk);
+    }
+    const { bytes, start } = splitter;
+    const view = this.#view;
+    if (view.buffer !== bytes.buffer || view.byteOffset !== bytes.byteOffset) {
+      this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    }
+    if (this.#extended) this.#header.decodeExtended(this.#view, start);
+    else this.#header.decodeCompact(this.#view, start);
+    return true;
+  }
+
+  /** True for a read that needs much memory while there is little. Writes have theirs already. */
+  #mustWait({ type, length }: RequestHeader): boolean {
+    return type === COMMAND.READ && length > SCARCE_CONNECTION_BYTES && this.#pool.scarce &&
+      !this.#commands.stopping;
+  }
+
+  readonly #plenty = (): void => {
+    this.onWake?.();
+  };
+
+  readonly #completed = (): void => {
+    if (this.#stalled) this.#drain();
+    else if (this.#commands.inFlight === 0) this.#commands.forgetMemory();
+    this.onWake?.();
+  };
+}

@@ -1,0 +1,55 @@
+/**
+ * The seam between drivers and protocols: a byte session is a pure protocol state machine with a
+ * Device behind it; a byte pair is what the streams driver moves its bytes over. Relies on nothing.
+ *
+ * @module
+ */
+
+/** Bytes on their way out. A PooledBuffer is one. */
+export interface OutputBuffer {
+  /** What to send. */
+  readonly bytes: Uint8Array;
+  /** Gives the memory back; called once, when the bytes were sent or never will be. */
+  release(): void;
+}
+
+/** A protocol over bytes. It opens nothing and reads no clock; every driver can run it. */
+export interface ByteSession {
+  /**
+   * Takes the next bytes of the peer, of any length from 1. The session may keep the chunk: the
+   * driver does not touch it again. Throws ProtocolError if the peer broke the protocol: the
+   * driver then ends the connection at once and sends nothing more. A session that wants to send a
+   * last word puts it into its output and becomes `finished` instead.
+   */
+  receive(chunk: Uint8Array): void;
+  /** False while no more input is wanted (too much in flight, too much unsent): back-pressure. */
+  readonly ready: boolean;
+  /** The next bytes to send, or null. The driver calls `release` after they are sent. */
+  takeOutput(): OutputBuffer | null;
+  /**
+   * Nothing more will be sent (past what `takeOutput` still gives) or wanted: the driver sends what
+   * is left and closes. After `end` it becomes true as soon as no work is in flight any more; the
+   * driver waits for that, so that nothing of a session is left when its driver is done.
+   */
+  readonly finished: boolean;
+  /** Set by the driver. Called when output, `ready` or `finished` changed outside `receive`. */
+  onWake: (() => void) | null;
+  /**
+   * No more input comes and no more output is taken: the input ended or the session was finished
+   * (`cause` undefined), or the connection was lost or aborted (`cause` is why). Called exactly
+   * once, last. Work in flight is left to finish, buffers are freed. Must not throw.
+   */
+  end(cause: unknown): void;
+}
+
+/**
+ * Both directions of a connection. `write` of the writable resolves when the bytes are not needed
+ * any more (sent or copied), since callers reuse buffers afterwards; a write that hangs is settled
+ * soon after the stream is aborted (or the readable is cancelled). Chunks read belong to the reader.
+ */
+export interface BytePair {
+  /** What the peer sends. */
+  readonly readable: ReadableStream<Uint8Array>;
+  /** What is sent to the peer; `close` sends all before it and then ends this direction. */
+  readonly writable: WritableStream<Uint8Array>;
+}

@@ -1,0 +1,62 @@
+/**
+ * dmu as a library: the contract of storage backends, the Device, framing over Web Streams, the NBD
+ * server and client, dm-user with a simulated kernel, copying, and the daemon that puts them together.
+ *
+ * @example A backend in a few lines, behind a Device
+ * ```ts
+ * import { type Backend, Device, makeRequest, systemContext } from "./mod.ts";
+ *
+ * const zeros: Backend = {
+ *   geometry: { size: 1 << 20, minimum: 1, preferred: 4096, maximum: 1 << 20, readOnly: false },
+ *   capabilities: { synchronous: true, fua: true },
+ *   read: (into) => void into.fill(0),
+ *   write: () => undefined,
+ *   flush: () => undefined,
+ *   [Symbol.asyncDispose]: () => Promise.resolve(),
+ * };
+ * const log = { error() {}, warn() {}, info() {}, debug() {} };
+ * const { clock } = systemContext({ log });
+ * await using device = new Device(zeros, { name: "zeros", clock, log });
+ * const data = new Uint8Array(512);
+ * await device.submit(makeRequest("read", 0, data.length, { data }));
+ * ```
+ *
+ * @module
+ */
+export * from "./lib/block/types.ts";
+export * from "./lib/block/context.ts";
+export * from "./lib/block/errors.ts";
+export * from "./lib/block/request.ts";
+export * from "./lib/block/pool.ts";
+export * from "./lib/block/statistics.ts";
+export * from "./lib/block/device.ts";
+export * from "./lib/block/options.ts";
+export * from "./lib/block/size.ts";
+export * from "./lib/block/spec.ts";
+export * from "./lib/block/registry.ts";
+export * from "./lib/block/usage_error.ts";
+export * from "./lib/block/copy.ts";
+export * as limits from "./lib/block/limits.ts";
+export * from "./lib/sys/file_access.ts";
+export * from "./lib/stream/mod.ts";
+export * as dmUser from "./lib/dm_user/mod.ts";
+export { type NbdAddress } from "./lib/nbd/uri.ts";
+export type { ExportInfo } from "./lib/nbd/export_info.ts";
+export * as nbd from "./lib/nbd/mod.ts";
+export { backends, defaultRegistry } from "./backends/mod.ts";
+export {
+  systemClock,
+  systemContext,
+  type SystemContextOptions,
+  systemRandom,
+} from "./lib/daemon/context.ts";
+export * from "./lib/daemon/config.ts";
+export * from "./lib/daemon/endpoint.ts";
+export {
+  type Daemon,
+  type DaemonEndpoint,
+  type DaemonOptions,
+  startDaemon,
+} from "./lib/daemon/daemon.ts";
+export type { ClientLimits } from "./lib/daemon/connections.ts";
+export type { Target } from "./lib/daemon/target.ts";

@@ -1,0 +1,56 @@
+/** Tests of the buffer pool. @module */
+import assert from "node:assert/strict";
+import { BufferPool } from "../../lib/block/pool.ts";
+
+Deno.test("BufferPool.take() gives exactly the length asked for", () => {
+  const pool = new BufferPool();
+  for (const length of [0, 1, 1023, 1024, 1025, 4096, 4112, 65_536, 1_000_003, 64 * 1024 * 1024]) {
+    const buffer = pool.take(length);
+    assert.equal(buffer.bytes.length, length);
+    assert.ok(buffer.bytes.buffer.byteLength <= Math.max(1024, length * 1.25 + 1));
+    buffer.release();
+  }
+  assert.equal(pool.takenCount, 0);
+  assert.equal(pool.takenBytes, 0);
+});
+
+Deno.test("BufferPool.take() gives a released buffer again when one of its class is kept", () => {
+  const pool = new BufferPool();
+  const first = pool.take(5000);
+  const memory = first.bytes.buffer;
+  first.release();
+  assert.ok(pool.keptBytes >= 5000);
+  const second = pool.take(5050);
+  assert.equal(second.bytes.buffer, memory);
+  assert.equal(pool.keptBytes, 0);
+  second.release();
+});
+
+Deno.test("BufferPool keeps no more than its bound when many buffers come back", () => {
+  const pool = new BufferPool({ keptBytesMax: 64 * 1024 });
+  const taken = Array.from({ length: 100 }, () => pool.take(4096));
+  for (const buffer of taken) buffer.release();
+  assert.ok(pool.keptBytes <= 64 * 1024);
+  assert.equal(pool.takenCount, 0);
+});
+
+Deno.test("BufferPool.release() throws when called twice", () => {
+  const buffer = new BufferPool().take(10);
+  buffer.release();
+  assert.throws(() => buffer.release(), /released before/);
+});
+
+Deno.test("BufferPool.release() poisons the bytes when told so", () => {
+  const pool = new BufferPool({ poison: true });
+  const buffer = pool.take(16);
+  const { bytes } = buffer;
+  bytes.fill(7);
+  buffer.release();
+  assert.ok(bytes.every((byte) => byte === 0xdb));
+  assert.equal(pool.keptBytes, 0);
+});
+
+Deno.test("BufferPool.take() refuses a length that is none", () => {
+  const pool = new BufferPool();
+  for (const length of [-1, 1.5, NaN, 2 ** 31]) assert.throws(() => pool.take(length), RangeError);
+});

@@ -1,0 +1,37 @@
+/** Tests of counters and histograms. @module */
+import assert from "node:assert/strict";
+import { Histogram, Statistics } from "../../lib/block/statistics.ts";
+
+Deno.test("Histogram.percentileUs() is at most 12.5 % above the true value", () => {
+  const histogram = new Histogram();
+  for (let us = 1; us <= 100_000; us += 1) histogram.record(us);
+  for (const fraction of [0.01, 0.5, 0.9, 0.99, 0.999, 1]) {
+    const truth = Math.ceil(100_000 * fraction);
+    const told = histogram.percentileUs(fraction);
+    assert.ok(told >= truth && told <= truth * 1.125 + 1, `${fraction}: ${told} for ${truth}`);
+  }
+  assert.equal(histogram.count, 100_000);
+  assert.equal(histogram.maxUs, 100_000);
+});
+
+Deno.test("Histogram.record() takes zero, negative and enormous values", () => {
+  const histogram = new Histogram();
+  for (const us of [0, -3, 0.4, 2 ** 31, 2 ** 40]) histogram.record(us);
+  assert.equal(histogram.count, 5);
+  assert.equal([...histogram.buckets()].reduce((sum, bucket) => sum + bucket.count, 0), 5);
+});
+
+Deno.test("Histogram.percentileUs() is 0 when nothing was counted", () => {
+  assert.equal(new Histogram().percentileUs(0.5), 0);
+});
+
+Deno.test("Statistics.snapshot() separates errors from bytes", () => {
+  const statistics = new Statistics();
+  statistics.read.record(4096, 10, false);
+  statistics.read.record(4096, 30, true);
+  const { read, write } = statistics.snapshot();
+  assert.deepEqual([read.count, read.errors, read.bytes], [2, 1, 4096]);
+  assert.equal(read.latencyMaxUs, 30);
+  assert.equal(write.count, 0);
+  assert.equal(statistics.errors, 1);
+});

@@ -1,0 +1,103 @@
+/**
+ * The command line in this process: what it prints is kept, and signals come from the test.
+ *
+ * @module
+ */
+import { type CliIo, OutputClosed } from "../../cli/io.ts";
+import { runCli } from "../../cli/run.ts";
+
+/** A CliIo that keeps what it gets. */
+export class CapturedIo implements CliIo {
+  stdout = "";
+  stderr = "";
+  verbose = false;
+  readonly exits: number[] = [];
+  readonly errIsTerminal: boolean;
+  readonly outIsTerminal = false;
+  readonly columns = 80;
+  readonly plain = true;
+  /** Resolves with the first line on standard output that `lineWanted` matches. */
+  readonly line: Promise<string>;
+
+  readonly #environment: Readonly<Record<string, string>>;
+  readonly #lineWanted: RegExp;
+  readonly #closed: boolean;
+  readonly #resolveLine: (line: string) => void;
+  #handlers: (() => void)[] = [];
+
+  constructor(
+    rest: {
+      errIsTerminal?: boolean;
+      environment?: Record<string, string>;
+      lineWanted?: RegExp;
+      /** Nobody reads standard output. */
+      closed?: boolean;
+    } = {},
+  ) {
+    this.errIsTerminal = rest.errIsTerminal ?? false;
+    this.#environment = rest.environment ?? {};
+    this.#lineWanted = rest.lineWanted ?? /^ready: |^\{"ready"/;
+    this.#closed = rest.closed ?? false;
+    const { promise, resolve } = Promise.withResolvers<string>();
+    this.line = promise;
+    this.#resolveLine = resolve;
+  }
+
+  out(text: string): void {
+    if (this.#closed) throw new OutputClosed();
+    this.stdout += text;
+    const found = this.stdout.split("\n").slice(0, -1).find((line) => this.#lineWanted.test(line));
+    if (found !== undefined) this.#resolveLine(found);
+  }
+
+  err(text: string): void {
+    this.stderr += text;
+  }
+
+  env(name: string): string | undefined {
+    return this.#environment[name];
+  }
+
+  onStopSignal(handler: () => void): () => void {
+    this.#handlers.push(handler);
+    return () => {
+      this.#handlers = this.#handlers.filter((each) => each !== handler);
+    };
+  }
+
+  exitNow(code: number): void {
+    this.exits.push(code);
+  }
+
+  /** How many wait for a signal. */
+  get handlerCount(): number {
+    return this.#handlers.length;
+  }
+
+  /** Sends a stop signal. */
+  signal(): void {
+    for (const handler of [...this.#handlers]) handler();
+  }
+}
+
+/** What a run of the command line gave. */
+export interface Run {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs `dmu ARGS` to its end. */
+export async function dmu(
+  args: readonly string[],
+  io: CapturedIo = new CapturedIo(),
+): Promise<Run> {
+  const code = await runCli(args, io);
+  return { code, stdout: io.stdout, stderr: io.stderr };
+}
+
+/** A temporary folder that is removed at the end. */
+export async function temporaryFolder(): Promise<AsyncDisposable & { readonly path: string }> {
+  const path = await Deno.makeTempDir();
+  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
+}

@@ -1,0 +1,134 @@
+/** The command line as a process of its own: permissions, signals, a closed pipe, completion. @module */
+import assert from "node:assert/strict";
+import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
+import { temporaryFolder } from "./captured_io.ts";
+
+const MAIN = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
+const ROOT = dirname(dirname(MAIN));
+
+interface Ended {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+async function run(
+  command: string,
+  args: readonly string[],
+  env: Record<string, string> = {},
+): Promise<Ended> {
+  const { code, stdout, stderr } = await new Deno.Command(command, {
+    args: [...args],
+    cwd: ROOT,
+    env: { NO_COLOR: "1", ...env },
+    stdin: "null",
+  }).output();
+  const text = new TextDecoder();
+  return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
+}
+
+function deno(...args: string[]): Promise<Ended> {
+  return run(Deno.execPath(), ["run", "--quiet", ...args]);
+}
+
+Deno.test("without permissions the command that has them is printed: no prompt, no stack", async () => {
+  const { code, stdout, stderr } = await deno("dmu", "serve", "file:a b.img");
+  assert.deepEqual([code, stdout], [2, ""]);
+  assert.equal(
+    stderr,
+    "dmu: permissions are missing (read, write, net, env, ffi), " +
+      "run: deno run -P dmu serve 'file:a b.img'\n",
+  );
+});
+
+Deno.test("the printed command works: the permission set has what is needed", async () => {
+  const { code, stdout, stderr } = await deno("-P", "dmu", "info", "memory:1M", "--json");
+  assert.deepEqual([code, stderr], [0, ""]);
+  assert.equal(JSON.parse(stdout).size, 2 ** 20);
+});
+
+Deno.test("SIGTERM ends a server with exit code 0, its socket is gone", async () => {
+  await using folder = await temporaryFolder();
+  const socket = `${folder.path}/s`;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--quiet", MAIN, "serve", "memory:1M", "--nbd", `unix:${socket}`],
+    stdin: "null",
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+  let text = "";
+  const decoder = new TextDecoder();
+  for await (const chunk of child.stdout) {
+    text += decoder.decode(chunk, { stream: true });
+    if (!/^ready: .*\n/m.test(text)) continue;
+    child.kill("SIGTERM");
+  }
+  const { code } = await child.status;
+  assert.equal(code, 0, text);
+  await assert.rejects(Deno.stat(socket), Deno.errors.NotFound);
+});
+
+Deno.test("a pipe that is closed ends a command quietly", async () => {
+  const line = `"$0" run -A --quiet "$1" backends | :; echo "\${PIPESTATUS[0]}"`;
+  const { stdout, stderr } = await run("bash", ["-c", line, Deno.execPath(), MAIN]);
+  assert.deepEqual([stdout, stderr], ["1\n", ""]);
+});
+
+Deno.test("dmu completion prints a script for each shell", async () => {
+  for (
+    const [shell, mark] of [["bash", /^complete -F/m], ["zsh", /^#compdef dmu/m], [
+      "fish",
+      /complete -c dmu/,
+    ]] as const
+  ) {
+    const { code, stdout } = await deno("-A", MAIN, "completion", shell);
+    assert.equal(code, 0);
+    assert.match(stdout, mark);
+  }
+  const { code, stderr } = await deno("-A", MAIN, "completion", "tcsh");
+  assert.equal(code, 2);
+  assert.match(stderr, /Allowed choices are bash, zsh, fish; see dmu completion --help\n$/);
+});
+
+/** What bash offers for a line, by the script that dmu prints; nothing but a stand-in called dmu runs. */
+async function completeInBash(lines: readonly string[]): Promise<string[]> {
+  await using folder = await temporaryFolder();
+  const path = `${folder.path}/dmu`;
+  await Deno.writeTextFile(path, `#!/bin/sh\nexec "${Deno.execPath()}" run -A -q "${MAIN}" "$@"\n`);
+  await Deno.chmod(path, 0o755);
+  const script = [
+    "source <(dmu completion bash) || exit 1",
+    // Outside an interactive shell there is no such builtin for the function to call.
+    "compopt() { :; }",
+    'while IFS= read -r line; do COMP_LINE="$line" COMP_POINT=${#line}; _dmu dmu',
+    'IFS=" "; echo "${COMPREPLY[*]}"; done <<<"$LINES_TO_TRY"',
+  ].join("\n");
+  const { stdout, stderr } = await run("bash", ["--norc", "-c", script], {
+    PATH: `${folder.path}:${Deno.env.get("PATH") ?? ""}`,
+    LINES_TO_TRY: lines.join("\n"),
+  });
+  assert.equal(stderr, "");
+  return stdout.split("\n").slice(0, -1);
+}
+
+Deno.test("completion in bash knows commands, options, kinds and files, and runs nothing typed", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeTextFile(`${folder.path}/disk.img`, "");
+  const mark = `${folder.path}/mark`;
+  const rows: readonly (readonly [string, string])[] = [
+    ["dmu se", "serve"],
+    ["dmu serve --nb", "--nbd"],
+    ["dmu backends mem", "memory"],
+    ["dmu info me", "memory:"],
+    [`dmu info file:${folder.path}/di`, `${folder.path}/disk.img`],
+    [`dmu serve a=file:${folder.path}/di`, `${folder.path}/disk.img`],
+    ["dmu serve a=pat", "pattern:"],
+    ["dmu completion z", "zsh"],
+    [`dmu info $(touch ${mark})`, ""],
+    [`dmu info ;touch ${mark}`, ""],
+  ];
+  const offered = await completeInBash(rows.map(([line]) => line));
+  assert.deepEqual(offered, rows.map(([, expected]) => expected));
+  await assert.rejects(Deno.stat(mark), Deno.errors.NotFound);
+});

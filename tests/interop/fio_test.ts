@@ -1,0 +1,74 @@
+/**
+ * fio with its NBD engine: random writes of mixed sizes at depth 16, then everything is read and its
+ * checksum compared; and the same on storage with a fault, where fio has to complain.
+ *
+ * @module
+ */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { interopTest, run, type RunResult, startDmu, withTempDir } from "../support/tools.ts";
+
+const FAULTY = fileURLToPath(new URL("../support/faulty_backends.ts", import.meta.url));
+
+const SIZE = "64M";
+
+function verify(uri: string, folder: string, ...more: string[]): Promise<RunResult> {
+  return run("fio", [
+    ...["--name=verify", "--ioengine=nbd", `--uri=${uri}`, `--size=${SIZE}`, "--iodepth=16"],
+    ...["--rw=randwrite", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--randseed=7"],
+    ...["--output-format=json", ...more],
+  ], { cwd: folder, timeoutMs: 120_000 });
+}
+
+const SIZES: readonly (readonly [name: string, options: readonly string[]])[] = [
+  ["512 B to 64 KiB", ["--bsrange=512-64k", "--blockalign=512"]],
+  ["4 KiB to 1 MiB", ["--bssplit=4k/40:12k/20:64k/20:256k/15:1m/5", "--blockalign=4k"]],
+];
+
+/** The only job of fio's report. */
+function jobOf({ stdout, stderr }: RunResult): Record<string, Record<string, number>> {
+  const report = JSON.parse(stdout.slice(stdout.indexOf("{")));
+  assert.equal(report.jobs.length, 1, stdout + stderr);
+  return report.jobs[0];
+}
+
+for (const kind of ["memory", "file"]) {
+  for (const [name, options] of SIZES) {
+    interopTest(`fio verifies what it wrote to ${kind} in pieces of ${name}`, ["fio"], async () => {
+      await withTempDir(async (folder) => {
+        const spec = kind === "memory"
+          ? `memory:${SIZE}`
+          : `file:${join(folder, "disk")}?size=${SIZE}`;
+        await using server = await startDmu(["--nbd", `unix:${join(folder, "s")}`, spec]);
+        const result = await verify(server.uri, folder, ...options);
+        assert.equal(result.code, 0, result.stdout + result.stderr);
+        const { read, write } = jobOf(result);
+        assert.equal(write?.["io_bytes"], 64 * 1024 * 1024);
+        assert.equal(read?.["io_bytes"], 64 * 1024 * 1024, "not all was verified");
+        await server.stop();
+      });
+    });
+  }
+}
+
+const FAULTS: readonly (readonly [fault: string, complaint: RegExp])[] = [
+  ["failing-writes", /io_u error .* Input\/output error: write/],
+  ["lost-writes", /bad magic header|verify failed/],
+  ["flipped-bits", /crc32c: verify failed/],
+];
+
+for (const [fault, complaint] of FAULTS) {
+  interopTest(`fio complains of ${fault}: the check above can fail`, ["fio"], async () => {
+    await withTempDir(async (folder) => {
+      await using server = await startDmu([
+        ...["--nbd", `unix:${join(folder, "s")}`, "--backend", FAULTY],
+        `${fault}:${SIZE}`,
+      ]);
+      const result = await verify(server.uri, folder, "--bsrange=4k-64k", "--blockalign=4k");
+      assert.notEqual(result.code, 0, result.stdout);
+      assert.match(result.stderr, complaint);
+      await server.stop();
+    });
+  });
+}

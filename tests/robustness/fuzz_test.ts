@@ -1,0 +1,74 @@
+/**
+ * A seeded, bounded fuzzer against live servers, in this process and in one of their own: they neither
+ * crash nor hang nor keep memory or descriptors, and another client is served as if nothing happened.
+ *
+ * @module
+ */
+import assert from "node:assert/strict";
+import { startDmu, withTempDir } from "../support/tools.ts";
+import { attack } from "./attack.ts";
+import {
+  bounded,
+  GOOD_TARGET,
+  GoodClient,
+  openDescriptors,
+  residentBytes,
+  until,
+  withLive,
+} from "./live.ts";
+
+const MIB = 1 << 20;
+const TARGETS = { disk: "memory:1M", later: "later:1M", file: "file:DIR/disk?size=1M" };
+const DEPTH = 12;
+const ATTACK_MS_MAX = 40_000;
+/** A request of a good client may take this long while attacks go on, in ms; it shares two cores. */
+const HARM_MS_MAX = 5_000;
+
+Deno.test("a daemon survives whatever comes, and serves others meanwhile", async () => {
+  await withLive(TARGETS, {}, async ({ daemon, path, takenBytes }) => {
+    await using good = await GoodClient.connect(path);
+    let taken_max = 0;
+    const attacks = attack(path, { seed: 1, count: 1500, depth: DEPTH });
+    const watched = attacks.finally(() => taken_max = Math.max(taken_max, takenBytes()));
+    const toll = await bounded("1500 attacks", ATTACK_MS_MAX, good.during(watched));
+    assert.equal(toll.attacks, 1500);
+    assert.ok(toll.answered > 300_000 && toll.cutOff > 10, JSON.stringify(toll));
+    assert.ok(good.verified > 20 && good.slowest_ms < HARM_MS_MAX, `${good.slowest_ms} ms`);
+    await until("attackers are gone", () => daemon.connectionCount === 1);
+    await until("their buffers are back", () => takenBytes() === 0);
+    // All kinds of storage were reached.
+    for (const name of ["disk", "later", "file"]) {
+      const statistics = daemon.targets.get(name)?.device.statistics;
+      assert.ok((statistics?.read.snapshot().count ?? 0) > 10, `${name} was hardly read`);
+    }
+  });
+});
+
+Deno.test("a server process survives whatever comes, and serves others meanwhile", async () => {
+  await withTempDir(async (folder) => {
+    const path = `${folder}/s`;
+    await using server = await startDmu([
+      ...["disk=memory:1M", "later=pattern:1M", `file=file:${folder}/disk?size=1M`],
+      ...[`${GOOD_TARGET}=memory:16M`, "--nbd", `unix:${path}`],
+    ]);
+    const descriptors = openDescriptors(server.pid);
+    {
+      await using good = await GoodClient.connect(path);
+      const settings = { seed: 10_001, count: 600, depth: DEPTH };
+      await bounded("600 attacks", ATTACK_MS_MAX, good.during(attack(path, settings)));
+      assert.ok(good.verified > 20 && good.slowest_ms < HARM_MS_MAX, `${good.slowest_ms} ms`);
+    }
+    await until("its sockets are closed", () => openDescriptors(server.pid) <= descriptors);
+    const before = residentBytes(server.pid);
+    {
+      await using good = await GoodClient.connect(path, 2);
+      const settings = { seed: 20_001, count: 600, depth: DEPTH };
+      await bounded("600 more attacks", ATTACK_MS_MAX, good.during(attack(path, settings)));
+    }
+    // The first round has warmed everything up: the second must not add to it.
+    const growth = residentBytes(server.pid) - before;
+    assert.ok(growth < 64 * MIB, `memory grew by ${growth} bytes`);
+    await server.stop();
+    assert.doesNotMatch(server.stderr(), /^dmu: error|\.ts:\d+/m);
+  });
+});
