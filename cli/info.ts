@@ -15,7 +15,8 @@ import { TRANSMISSION } from "../lib/nbd/constants.ts";
 import { formatNbdUri, NBD_SCHEMES, type NbdUri, parseNbdUri } from "../lib/nbd/uri.ts";
 import { type AnyCommand, collect, command, examples } from "./command.ts";
 import { type CliIo, cliLog } from "./io.ts";
-import { exactSize, plural, printable, printJson, twoColumns } from "./output.ts";
+import { exactSize, plural, printJson, twoColumns } from "./output.ts";
+import { printable } from "./safe_text.ts";
 import { BACKEND_HELP, registryWith } from "./setup.ts";
 
 /** Longest time that is spent on counting what is allocated, in ms. */

@@ -5,6 +5,7 @@
  * @module
  */
 import type { Log } from "../lib/block/context.ts";
+import { printable } from "./safe_text.ts";
 
 /** Standard streams, terminal, environment and signals. */
 export interface CliIo {
@@ -94,7 +95,7 @@ export function processIo(): CliIo {
 
 /** Messages of the library, on standard error: one line each, stacks and debug only if verbose. */
 export function cliLog(io: CliIo): Log {
-  const line = (text: string): void => io.err(`dmu: ${text}\n`);
+  const line = (text: string): void => io.err(`dmu: ${printable(text)}\n`);
   return {
     error(message: string, cause?: unknown): void {
       line(message);

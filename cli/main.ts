@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { workerScope } from "../lib/driver/worker_scope.ts";
+import { workerScope } from "../lib/sys/worker_scope.ts";
 import { processIo } from "./io.ts";
-import { shellQuote } from "./quote.ts";
+import { shellQuote } from "./safe_text.ts";
 
 /** What the commands need: disks, sockets, system calls, and who the user is. */
 const NEEDED: readonly Deno.PermissionDescriptor["name"][] = ["read", "write", "net", "env", "ffi"];

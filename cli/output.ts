@@ -8,6 +8,7 @@ import { BlockError, hasErrno } from "../lib/block/errors.ts";
 import { formatSize } from "../lib/block/size.ts";
 import { caretLines, UsageError } from "../lib/block/usage_error.ts";
 import type { CliIo } from "./io.ts";
+import { printable } from "./safe_text.ts";
 
 /** Exit code: everything was done. */
 export const EXIT_DONE = 0;
@@ -19,11 +20,6 @@ export const EXIT_USAGE = 2;
 /** Prints a value as one line of JSON. */
 export function printJson(io: CliIo, value: unknown): void {
   io.out(`${JSON.stringify(value)}\n`);
-}
-
-/** A text with control characters replaced, so that it cannot move the cursor or change colours. */
-export function printable(text: string): string {
-  return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]/gu, "\ufffd");
 }
 
 /** Columns that lists keep to. */

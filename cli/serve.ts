@@ -19,7 +19,7 @@ import { parseEndpoint } from "../lib/daemon/endpoint.ts";
 import { type AnyCommand, collect, command, examples } from "./command.ts";
 import { type CliIo, cliLog } from "./io.ts";
 import { EXIT_FAILED, plural, printJson, twoColumns } from "./output.ts";
-import { shellQuote } from "./quote.ts";
+import { shellQuote } from "./safe_text.ts";
 import { BACKEND_HELP, registryWith } from "./setup.ts";
 import { defaultSocket, type SocketPlace } from "./socket_place.ts";
 import { VERSION } from "./version.ts";
@@ -210,7 +210,7 @@ export function serveCommand(io: CliIo): AnyCommand {
     )
     .argument("[spec...]", "NAME=KIND:ARGUMENT?option=value; a single one needs no name")
     .option("--nbd <endpoint>", "unix:PATH, tcp:HOST:PORT or systemd: (repeatable)", collect)
-    .option("--config <file>", "read targets and endpoints from a TOML file")
+    .option("--config <file>", "read targets and endpoints from a TOML file (- for stdin)")
     .option("--default <name>", "the target of clients that name none")
     .option("--read-only", "refuse what changes data, on all targets")
     .option("--tls-certificates <dir>", "folder with ca-cert, server-cert and server-key .pem")

@@ -42,7 +42,7 @@ export interface Features {
   readonly extents: boolean;
   /** The size can be changed. */
   readonly resize: boolean;
-  /** submit never returns a promise. */
+  /** submit returns no promise, except while the size is being changed. */
   readonly synchronous: boolean;
 }
 

@@ -222,6 +222,10 @@ const BY_CLASS: readonly (readonly [ErrorClass, Errno])[] = [
 
 function errnoOf(error: Error): Errno | null {
   if ("code" in error && typeof error.code === "string" && isErrno(error.code)) return error.code;
+  // The BlockError of another copy of this module: a backend from a file, loaded into a bundle.
+  if ("errno" in error && typeof error.errno === "string" && isErrno(error.errno)) {
+    return error.errno;
+  }
   for (const [type, errno] of BY_CLASS) {
     if (error instanceof type) return errno;
   }

@@ -14,7 +14,7 @@ import {
 } from "../driver/accept_loop.ts";
 import type { HandOver } from "../driver/handshake.ts";
 import { postAndWake, WakeCounter } from "../driver/wake.ts";
-import { isWorkerNamed, type WorkerScope, workerScope } from "../driver/worker_scope.ts";
+import { isWorkerNamed, type WorkerScope, workerScope } from "../sys/worker_scope.ts";
 import type { ExportTable } from "../nbd/export_info.ts";
 import type { HandshakeResult, TlsMode } from "../nbd/haggling.ts";
 import { ServerHandshake } from "../nbd/handshake_server.ts";

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { LimitedBytesTransformStream, toBytes } from "@std/streams";
 import { parse, TomlError } from "smol-toml";
 import * as v from "valibot";
 import { TARGETS_MAX } from "../block/limits.ts";
@@ -283,6 +284,18 @@ function specOf(
   };
 }
 
+/** All of a file, or of standard input for "-"; a RangeError past CONFIG_BYTES_MAX. */
+async function readBounded(path: string): Promise<Uint8Array> {
+  const source = path === "-" ? Deno.stdin.readable : (await Deno.open(path)).readable;
+  // The package comes without types.
+  const bound: TransformStream<Uint8Array, Uint8Array> = new LimitedBytesTransformStream(
+    CONFIG_BYTES_MAX,
+    { error: true },
+  );
+  const bytes: Uint8Array = await toBytes(source.pipeThrough(bound));
+  return bytes;
+}
+
 /** Reads and parses a configuration file. Throws UsageError, also if it cannot be read. */
 export async function readConfig(
   path: string,
@@ -290,12 +303,12 @@ export async function readConfig(
 ): Promise<ConfigParts> {
   let text: string;
   try {
-    const { size } = await Deno.stat(path);
-    if (size > CONFIG_BYTES_MAX) throw new Error(`it has more than ${CONFIG_BYTES_MAX} bytes`);
-    text = new TextDecoder("utf-8", { fatal: true }).decode(await Deno.readFile(path));
+    text = new TextDecoder("utf-8", { fatal: true }).decode(await readBounded(path));
   } catch (error) {
     const reason = error instanceof Deno.errors.NotFound
       ? "there is no such file"
+      : error instanceof RangeError
+      ? `it has more than ${CONFIG_BYTES_MAX} bytes`
       : error instanceof Error
       ? error.message
       : String(error);

@@ -8,6 +8,7 @@
  * @module
  */
 import { isIPv4, isIPv6 } from "node:net";
+import { resolve } from "node:path";
 import {
   countOption,
   type OptionSchema,
@@ -199,10 +200,12 @@ export function formatEndpoint(endpoint: Endpoint): string {
 
 /**
  * The NBD URI by which a client on this machine reaches an export: the name "" is the default
- * export. A listener on all addresses is reached through the loopback one.
+ * export. A listener on all addresses is reached through the loopback one, a relative path from here.
  */
 export function nbdUriOf(address: NbdAddress, exportName: string, tls: boolean): string {
-  const reached = address.kind === "tcp" ? { ...address, host: reachable(address.host) } : address;
+  const reached: NbdAddress = address.kind === "tcp"
+    ? { ...address, host: reachable(address.host) }
+    : { ...address, path: address.path.startsWith("\0") ? address.path : resolve(address.path) };
   return formatNbdUri({ address: reached, tls, exportName, tlsVerifyPeer: true });
 }
 

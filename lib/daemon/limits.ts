@@ -25,3 +25,5 @@ export const STOP_MS_MAX = 30_000;
 export const SCARCE_SWEEP_MS = 5_000;
 /** Bytes of an unfinished request that do not matter then. */
 export const SCARCE_PARTIAL_BYTES: number = 64 * 1024;
+/** Time in ms that programs get to close the files of a simulation that stops; then they are cut off. */
+export const SIMULATION_STOP_MS_MAX = 2_000;

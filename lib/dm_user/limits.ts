@@ -19,3 +19,15 @@ export const RANGE_BYTES_MAX: number = 2 ** 31;
 export const CHANNEL_CHUNK_BYTES_MAX: number = 1 * MIB;
 /** Policy "fail": how long a BIO waits for the first daemon, in milliseconds. */
 export const DAEMON_WAIT_MS = 4_000;
+/** Bytes of the ring in which messages of a real channel go to the home thread; a power of two. */
+export const CHANNEL_RING_BYTES: number = 256 * 1024;
+/** Longest message that goes through the ring, in bytes with its header; longer ones go aside. */
+export const CHANNEL_MESSAGE_BYTES_MAX: number = 64 * 1024 + 40;
+/** Longest piece of a long message, in bytes with the header: up to this it is passed on in one. */
+export const CHANNEL_PIECE_BYTES: number = 8 * MIB + 40;
+/** Pieces of long messages that were read and are not taken up by the session, for each channel. */
+export const CHANNEL_PIECES_MAX = 2;
+/** Time in ms between two signals to a thread that is to come back from its read: first, and at most. */
+export const CHANNEL_WAKE_MS_MIN = 1, CHANNEL_WAKE_MS_MAX = 50;
+/** Time in µs that a channel whose messages never stop may keep the home thread from everything else. */
+export const CHANNEL_TURN_US = 10_000;

@@ -100,6 +100,7 @@ export class ChannelSession implements ByteSession {
   #backlog: Uint8Array[] = [];
   #stalled = false;
   #draining = false;
+  #closing = false;
   #ended = false;
   #failure: ProtocolError | null = null;
 
@@ -133,9 +134,13 @@ export class ChannelSession implements ByteSession {
     return !this.#ended && !this.#stalled && this.#failure === null;
   }
 
-  /** The session was ended and nothing is in flight, or the kernel sent what is no message. */
+  /**
+   * The session was ended, or is being closed, and nothing is in flight; or the kernel sent what is no
+   * message.
+   */
   get finished(): boolean {
-    return this.#ended ? this.#server.inFlight === 0 : this.#failure !== null;
+    if (!this.#ended && this.#failure !== null) return true;
+    return (this.#ended || this.#closing) && this.#server.inFlight === 0 && !this.#stalled;
   }
 
   /** Takes what was read from the channel. Throws ProtocolError if that is no message. */
@@ -151,6 +156,12 @@ export class ChannelSession implements ByteSession {
     if (this.#ended) return null;
     if (this.#stalled) this.#drain();
     return this.#queue.takeOutput();
+  }
+
+  /** No more messages come: the session is finished when all that came are answered. */
+  close(): void {
+    this.#closing = true;
+    this.onWake?.();
   }
 
   /** The channel is gone: what is in flight is left to finish, nothing is answered any more. */

@@ -120,6 +120,8 @@ class SocketEnds {
   #source: ReadableStreamDefaultController<Uint8Array> | null = null;
   #sink: WritableStreamDefaultController | null = null;
   #paused = true;
+  /** Why the socket was destroyed from here; its own error for a write under way says less. */
+  #cause: Error | null = null;
 
   constructor(socket: Duplex, options: SocketPairOptions) {
     this.#socket = socket;
@@ -128,7 +130,8 @@ class SocketEnds {
     const { scarce = (): boolean => false } = options;
     this.#watch = new StallWatch(sendStall_ms, scarce, (stalled_ms) => {
       const reason = `the peer has taken nothing of what was sent for ${stalled_ms} ms`;
-      socket.destroy(new Error(`Cannot use the connection: ${reason}`));
+      this.#cause = new Error(`Cannot use the connection: ${reason}`);
+      socket.destroy(this.#cause);
     });
     this.readable = new ReadableStream<Uint8Array>({
       start: (controller): void => {
@@ -199,7 +202,7 @@ class SocketEnds {
       this.#watch.begin();
       this.#socket.write(piece, (error) => {
         this.#watch.end();
-        if (error) reject(error);
+        if (error) reject(this.#cause ?? error);
         else resolve();
       });
     });
@@ -211,7 +214,7 @@ class SocketEnds {
       // The callback comes with an error if the socket is destroyed before it is done.
       this.#socket.end((error?: Error | null) => {
         this.#watch.end();
-        if (error) reject(error);
+        if (error) reject(this.#cause ?? error);
         else resolve();
       });
     });

@@ -93,13 +93,13 @@ class Fields {
   /** The text from `at` to its NUL. */
   name(at: number): string {
     const end = this.#bytes.indexOf(0, at);
-    if (end < 0) throw new ProtocolError("a name in a request does not end");
+    if (end < 0) throw new ProtocolError("Cannot decode a FUSE request: a name in it does not end");
     return UTF8.decode(this.#bytes.subarray(at, end));
   }
 
   data(at: number, length: number): Uint8Array<ArrayBuffer> {
     if (at + length > this.#bytes.length) {
-      throw new ProtocolError(`a request of ${this.#bytes.length} bytes carries ${length} of data`);
+      throw new ProtocolError(`Cannot decode a FUSE request: ${this.#bytes.length} bytes cannot carry ${length} of data`);
     }
     return this.#bytes.subarray(at, at + length);
   }
@@ -195,14 +195,14 @@ function bodyOf(opcode: number, fields: Fields): RequestBody {
  */
 export function decodeRequest(bytes: Uint8Array<ArrayBuffer>): FuseRequest {
   if (bytes.length < REQUEST_HEADER_BYTES) {
-    throw new ProtocolError(`a request has ${bytes.length} bytes, its header alone has 40`);
+    throw new ProtocolError(`Cannot decode a FUSE request: it has ${bytes.length} bytes, its header alone has 40`);
   }
   const fields = new Fields(bytes);
   const length = fields.u32(0), opcode = fields.u32(4);
   const least = REQUEST_HEADER_BYTES + (ARGUMENT_BYTES.get(opcode) ?? 0);
   if (length !== bytes.length || length < least) {
     throw new ProtocolError(
-      `a request with opcode ${opcode} says it has ${length} bytes, ${bytes.length} came`,
+      `Cannot decode a FUSE request: opcode ${opcode}, length ${length}, ${bytes.length} bytes came`,
     );
   }
   return {

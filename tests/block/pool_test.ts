@@ -54,3 +54,23 @@ Deno.test("BufferPool.take() refuses a length that is none", () => {
   const pool = new BufferPool();
   for (const length of [-1, 1.5, NaN, 2 ** 31]) assert.throws(() => pool.take(length), RangeError);
 });
+
+Deno.test("BufferPool.scarce and awaitPlenty() tell when too much is out, and when it is back", () => {
+  const pool = new BufferPool({ plentyBytesMax: 8192 });
+  const calls: string[] = [];
+  const first = pool.take(8192);
+  assert.equal(pool.scarce, false);
+  const second = pool.take(4096);
+  const third = pool.take(4096);
+  assert.equal(pool.scarce, true);
+  const gone = (): number => calls.push("gone");
+  pool.awaitPlenty(gone);
+  pool.awaitPlenty(() => calls.push(`scarce: ${pool.scarce}`));
+  pool.forget(gone);
+  second.release();
+  assert.deepEqual(calls, []);
+  third.release();
+  assert.deepEqual(calls, ["scarce: false"]);
+  first.release();
+  assert.deepEqual(calls, ["scarce: false"]);
+});

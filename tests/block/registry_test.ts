@@ -1,7 +1,7 @@
 /** The registry: finding kinds, checking options before anything is opened, refusing what collides. @module */
 import assert from "node:assert/strict";
 import type { OpenContext } from "../../lib/block/context.ts";
-import { BlockError } from "../../lib/block/errors.ts";
+import { BlockError, hasErrno } from "../../lib/block/errors.ts";
 import {
   describeOptions,
   flagOption,
@@ -182,6 +182,12 @@ Deno.test("Registry.open() turns what a backend throws into a BlockError, a usag
   await assert.rejects(registryOf(diskType([], new TypeError("bug"))).open(spec, context), {
     errno: "EIO",
   });
+  // What a backend throws that was loaded with a copy of the library of its own.
+  const foreign = Object.assign(new Error("full"), { errno: "ENOSPC" });
+  await assert.rejects(
+    registryOf(diskType([], foreign)).open(spec, context),
+    (error) => error instanceof BlockError && error.errno === "ENOSPC" && hasErrno(foreign),
+  );
   const usage = new UsageError("Cannot open disk: the size of a new file is missing");
   await assert.rejects(
     registryOf(diskType([], usage)).open(spec, context),

@@ -1,8 +1,8 @@
 /** What is printed: safe text, quoting, the progress line. @module */
 import assert from "node:assert/strict";
-import { printable } from "../../cli/output.ts";
+import { cliLog } from "../../cli/io.ts";
 import { progressLine, startProgress } from "../../cli/progress.ts";
-import { shellQuote } from "../../cli/quote.ts";
+import { printable, shellQuote } from "../../cli/safe_text.ts";
 import { CapturedIo } from "./captured_io.ts";
 
 Deno.test("printable() takes the power over a terminal from a text", () => {
@@ -48,4 +48,18 @@ Deno.test("startProgress() prints nothing where there is no terminal", () => {
   progress.update(1, 2);
   progress.clear();
   assert.equal(io.stderr, "");
+});
+
+Deno.test("cliLog() keeps a message in its line, debug and stacks for --verbose", () => {
+  const io = new CapturedIo();
+  const log = cliLog(io);
+  log.info("a\x1b[2Jb\nc");
+  log.warn("careful");
+  log.debug("detail");
+  log.error("failed", new Error("cause"));
+  assert.equal(io.stderr, "dmu: a\ufffd[2Jb\ufffdc\ndmu: warning: careful\ndmu: failed\n");
+  io.verbose = true;
+  log.debug("detail");
+  log.error("failed", new Error("cause"));
+  assert.match(io.stderr, /dmu: detail\ndmu: failed\nError: cause\n +at /);
 });

@@ -1,5 +1,6 @@
 /** Endpoints: what each form becomes, and what is said about wrong ones. @module */
 import assert from "node:assert/strict";
+import { resolve } from "node:path";
 import { UsageError } from "../../lib/block/usage_error.ts";
 import {
   type Endpoint,
@@ -86,6 +87,8 @@ Deno.test("nbdUriOf() gives a URI that reaches the listener", () => {
   const rows: readonly (readonly [string, string])[] = [
     [nbdUriOf({ kind: "unix", path: "/a b" }, "", false), "nbd+unix:///?socket=/a%20b"],
     [nbdUriOf({ kind: "unix", path: "/a" }, "disk", true), "nbds+unix:///disk?socket=/a"],
+    [nbdUriOf({ kind: "unix", path: "s" }, "", false), `nbd+unix:///?socket=${resolve("s")}`],
+    [nbdUriOf({ kind: "unix", path: "\0s" }, "", false), "nbd+unix:///?socket=%00s"],
     [nbdUriOf({ kind: "tcp", host: "0.0.0.0", port: 1 }, "x", false), "nbd://127.0.0.1:1/x"],
     [nbdUriOf({ kind: "tcp", host: "::", port: 10809 }, "", false), "nbd://[::1]"],
   ];

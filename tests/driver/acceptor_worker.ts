@@ -8,7 +8,7 @@
 import { type AcceptEvent, type AcceptLimits, AcceptLoop } from "../../lib/driver/accept_loop.ts";
 import type { HandOver, Handshake } from "../../lib/driver/handshake.ts";
 import { WakeCounter } from "../../lib/driver/wake.ts";
-import { workerScope } from "../../lib/driver/worker_scope.ts";
+import { workerScope } from "../../lib/sys/worker_scope.ts";
 import { ProtocolError } from "../../lib/stream/frame.ts";
 import type { OutputBuffer } from "../../lib/stream/session.ts";
 

@@ -61,7 +61,7 @@ Deno.test("a server process survives whatever comes, and serves others meanwhile
     await until("its sockets are closed", () => openDescriptors(server.pid) <= descriptors);
     const before = residentBytes(server.pid);
     {
-      await using good = await GoodClient.connect(path, 2);
+      await using good = await GoodClient.connect(path);
       const settings = { seed: 20_001, count: 600, depth: DEPTH };
       await bounded("600 more attacks", ATTACK_MS_MAX, good.during(attack(path, settings)));
     }

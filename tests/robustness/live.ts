@@ -159,24 +159,27 @@ const AREA_BYTES = 1 << 20;
 export class GoodClient implements AsyncDisposable {
   readonly #device: Device;
   readonly #random: SeededRandom;
+  /** Where its own area begins. */
+  readonly #start: number;
   readonly #model = new Uint8Array(AREA_BYTES);
   /** Reads that were compared. */
   verified = 0;
   /** The longest time that one request took, in ms. */
   slowest_ms = 0;
 
-  private constructor(device: Device, seed: number) {
+  private constructor(device: Device, area: number) {
     this.#device = device;
-    this.#random = new SeededRandom(seed);
+    this.#start = area * AREA_BYTES;
+    this.#random = new SeededRandom(area);
   }
 
-  /** Connects to the server at `path`. */
-  static async connect(path: string, seed = 1): Promise<GoodClient> {
+  /** Connects to the server at `path`. Clients at the same time need areas of their own, 0 to 15. */
+  static async connect(path: string, area = 0): Promise<GoodClient> {
     const context = systemContext({ log: new MemoryLog() });
     const uri = `nbd+unix:///${GOOD_TARGET}?socket=${path}`;
     const { opened } = await defaultRegistry().open(parseSpec(uri), context);
     const options = { name: "client", clock: context.clock, log: context.log };
-    const client = new GoodClient(new Device(opened.backend, options), seed);
+    const client = new GoodClient(new Device(opened.backend, options), area);
     await client.#read(client.#model, 0);
     return client;
   }
@@ -189,7 +192,7 @@ export class GoodClient implements AsyncDisposable {
     const data = this.#model.subarray(offset, offset + length);
     data.fill(this.#random.below(256));
     const flags = this.#random.below(4) === 0 ? FLAG_FUA : 0;
-    await this.#device.submit(makeRequest("write", offset, length, { data, flags }));
+    await this.#device.submit(makeRequest("write", this.#start + offset, length, { data, flags }));
     const at = this.#random.below(AREA_BYTES - length);
     const into = new Uint8Array(length);
     await this.#read(into, at);
@@ -199,7 +202,9 @@ export class GoodClient implements AsyncDisposable {
   }
 
   async #read(into: Uint8Array, offset: number): Promise<void> {
-    await this.#device.submit(makeRequest("read", offset, into.length, { data: into }));
+    await this.#device.submit(
+      makeRequest("read", this.#start + offset, into.length, { data: into }),
+    );
   }
 
   /** Goes on until `work` is over, and fails if it was harmed. */

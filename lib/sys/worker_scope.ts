@@ -10,8 +10,8 @@
 export interface WorkerScope {
   /** The name it was started with. */
   readonly name: string;
-  /** Sends a message to the thread that started it. */
-  postMessage(message: unknown): void;
+  /** Sends a message to the thread that started it; what is in `transfer` is gone afterwards. */
+  postMessage(message: unknown, transfer?: Transferable[]): void;
   /** Hears messages of the thread that started it. */
   addEventListener(type: "message", listener: (event: MessageEvent) => void): void;
   /** Ends the thread once the current task is done. */
