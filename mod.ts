@@ -40,6 +40,8 @@ export * as limits from "./lib/block/limits.ts";
 export * from "./lib/sys/file_access.ts";
 export * from "./lib/stream/mod.ts";
 export * as dmUser from "./lib/dm_user/mod.ts";
+export * as handle from "./lib/handle/mod.ts";
+export type * from "./lib/handle/mod.ts";
 export { type NbdAddress } from "./lib/nbd/uri.ts";
 export type { ExportInfo } from "./lib/nbd/export_info.ts";
 export * as nbd from "./lib/nbd/mod.ts";

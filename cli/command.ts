@@ -10,6 +10,7 @@ import {
   CommanderError,
   type CommandUnknownOpts,
   InvalidArgumentError,
+  Option,
 } from "@commander-js/extra-typings";
 import { UsageError } from "../lib/block/usage_error.ts";
 import type { CliIo } from "./io.ts";
@@ -56,6 +57,15 @@ export function oneOf<const A extends string, const C extends string>(
   choices: readonly C[],
 ): Argument<A, undefined, undefined, undefined, C> {
   return new Argument(name, summary).choices(choices);
+}
+
+/** An option whose value is one word of a few. */
+export function oneOfOption<const F extends string, const C extends string>(
+  flags: F,
+  summary: string,
+  choices: readonly C[],
+): Option<F, undefined, undefined, undefined, false, C> {
+  return new Option(flags, summary).choices(choices);
 }
 
 /** Reads a whole number within bounds. */

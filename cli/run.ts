@@ -12,6 +12,8 @@ import { infoCommand } from "./info.ts";
 import { type CliIo, OutputClosed } from "./io.ts";
 import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, printError } from "./output.ts";
 import { serveCommand } from "./serve.ts";
+import { simulateCommand } from "./simulate.ts";
+import { tableCommand } from "./table.ts";
 import { VERSION, versionCommand } from "./version.ts";
 
 function program(io: CliIo): AnyCommand {
@@ -24,6 +26,8 @@ function program(io: CliIo): AnyCommand {
     serveCommand,
     infoCommand,
     copyCommand,
+    simulateCommand,
+    tableCommand,
     backendsCommand,
     completionCommand,
     versionCommand,

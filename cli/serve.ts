@@ -15,8 +15,10 @@ import {
   type TlsConfig,
 } from "../lib/daemon/config.ts";
 import { type Daemon, startDaemon } from "../lib/daemon/daemon.ts";
+import { DM_USER_FOLDER, parseDmUser } from "../lib/daemon/dm_user_config.ts";
 import { parseEndpoint } from "../lib/daemon/endpoint.ts";
-import { type AnyCommand, collect, command, examples } from "./command.ts";
+import { CHANNELS_MAX } from "../lib/daemon/limits.ts";
+import { type AnyCommand, collect, command, examples, wholeNumber } from "./command.ts";
 import { type CliIo, cliLog } from "./io.ts";
 import { EXIT_FAILED, plural, printJson, twoColumns } from "./output.ts";
 import { shellQuote } from "./safe_text.ts";
@@ -31,6 +33,9 @@ const DEFAULT_NAME = "default";
 
 interface ServeOptions {
   readonly nbd?: readonly string[] | undefined;
+  readonly dmUser?: readonly string[] | undefined;
+  readonly channels?: number | undefined;
+  readonly dmUserDir?: string | undefined;
   readonly config?: string | undefined;
   readonly default?: string | undefined;
   readonly readOnly?: true | undefined;
@@ -65,6 +70,19 @@ function targetsOf(specs: readonly string[], kinds: readonly string[]): TargetCo
   return targets;
 }
 
+/** The dm-user targets of the file and of the command line. */
+function dmUsersOf(file: ConfigParts, options: ServeOptions): Partial<ConfigParts> {
+  const { dmUser = [], channels, dmUserDir } = options;
+  const fromFile = file.dmUser ?? [];
+  if (channels !== undefined && dmUser.length === 0) {
+    throw new UsageError("Cannot open --channels of nothing: add --dm-user NAME");
+  }
+  return {
+    dmUser: [...fromFile, ...dmUser.map((text) => parseDmUser(text, channels ?? 1))],
+    ...(dmUserDir === undefined ? {} : { dmUserFolder: dmUserDir }),
+  };
+}
+
 /** The configuration that the file and the command line give together; the command line wins. */
 function merge(
   file: ConfigParts,
@@ -88,6 +106,7 @@ function merge(
       readOnly: target.readOnly || options.readOnly === true,
     })),
     endpoints: [...file.endpoints ?? [], ...endpoints],
+    ...dmUsersOf(file, options),
     tls: tlsOf(options, file.tls ?? null),
     ...(options.default === undefined ? {} : { defaultTarget: options.default }),
   };
@@ -103,6 +122,7 @@ function readyFacts(daemon: Daemon): Record<string, unknown> {
       endpoint: label,
       uri: uri(firstTarget(daemon)),
     })),
+    ...(daemon.dmUser.length === 0 ? {} : { dmUser: daemon.dmUser }),
     default: daemon.defaultTarget,
     targets: [...daemon.targets].map(([name, { config, device }]) => ({
       name,
@@ -147,11 +167,24 @@ function printReady(io: CliIo, daemon: Daemon, config: DaemonConfig): void {
     io.out(`\nTry\n${lines.map((line) => `  ${line}\n`).join("")}\n`);
   }
   const uris = daemon.endpoints.map(({ uri }) => uri(firstTarget(daemon)));
-  io.out(`ready: ${uris.join(" ")}\n`);
+  const paths = daemon.dmUser.map(({ path, channels }) =>
+    `${path} (${plural(channels, "channel")})`
+  );
+  io.out(`ready: ${[...uris, ...paths].join(" ")}\n`);
 }
 
-/** Resolves at the first stop signal, with an exit code; a second one ends the process. */
-function waitForStop(io: CliIo, failed: Promise<string>): { done: Promise<boolean>; end(): void } {
+/** What ends the service. */
+interface Stop {
+  /** True at the first stop signal, or when nothing is left to serve; false at a failure. */
+  readonly done: Promise<boolean>;
+  /** Nothing is left to serve. */
+  nothingLeft(): void;
+  /** Hears no more signals. */
+  end(): void;
+}
+
+/** A second signal ends the process. */
+function waitForStop(io: CliIo, failed: Promise<string>): Stop {
   const { promise, resolve } = Promise.withResolvers<boolean>();
   let signals = 0;
   const end = io.onStopSignal(() => {
@@ -163,7 +196,7 @@ function waitForStop(io: CliIo, failed: Promise<string>): { done: Promise<boolea
     resolve(true);
   });
   failed.then(() => resolve(false));
-  return { done: promise, end };
+  return { done: promise, nothingLeft: () => resolve(true), end };
 }
 
 async function serve(io: CliIo, specs: readonly string[], options: ServeOptions): Promise<void> {
@@ -173,7 +206,7 @@ async function serve(io: CliIo, specs: readonly string[], options: ServeOptions)
   const parts = merge(file, specs, options, kinds);
   for (const { spec } of parts.targets ?? []) registry.prepare(spec);
   let place: SocketPlace | null = null;
-  if ((parts.endpoints ?? []).length === 0) {
+  if ((parts.endpoints ?? []).length === 0 && (parts.dmUser ?? []).length === 0) {
     place = await defaultSocket((name) => io.env(name));
   }
   const endpoints = place === null ? parts.endpoints ?? [] : [place.endpoint];
@@ -182,7 +215,12 @@ async function serve(io: CliIo, specs: readonly string[], options: ServeOptions)
   try {
     const config = finishConfig({ ...parts, endpoints });
     const log = cliLog(io);
-    const daemon = await startDaemon(config, { registry, log, onFailure: failure.resolve });
+    const daemon = await startDaemon(config, {
+      registry,
+      log,
+      onFailure: failure.resolve,
+      onDone: stop.nothingLeft,
+    });
     let asked = false;
     try {
       if (options.json) printJson(io, readyFacts(daemon));
@@ -203,13 +241,25 @@ async function serve(io: CliIo, specs: readonly string[], options: ServeOptions)
 /** The command `dmu serve`. */
 export function serveCommand(io: CliIo): AnyCommand {
   return command("serve", io)
-    .summary("serve disks over NBD until a signal")
+    .summary("serve disks over NBD, or to dm-user, until a signal")
     .description(
-      "Serve disks over NBD until SIGTERM or SIGINT. Without a spec: 1 GiB of memory. " +
-        "Without an endpoint: a unix socket in a private place.",
+      "Serve disks over NBD, or to dm-user devices, until SIGTERM or SIGINT, or until all dm-user " +
+        "targets were removed where there is no NBD. Without a spec: 1 GiB of memory. Without an " +
+        "endpoint: a unix socket in a private place.",
     )
     .argument("[spec...]", "NAME=KIND:ARGUMENT?option=value; a single one needs no name")
     .option("--nbd <endpoint>", "unix:PATH, tcp:HOST:PORT or systemd: (repeatable)", collect)
+    .option(
+      "--dm-user <name>",
+      "serve the dm-user target NAME from the target of that name, or as TARGET=NAME (repeatable)",
+      collect,
+    )
+    .option(
+      "--channels <count>",
+      "how often each control device is opened, 1 if not told",
+      wholeNumber(1, CHANNELS_MAX),
+    )
+    .option("--dm-user-dir <dir>", `folder of control devices, ${DM_USER_FOLDER} if not told`)
     .option("--config <file>", "read targets and endpoints from a TOML file (- for stdin)")
     .option("--default <name>", "the target of clients that name none")
     .option("--read-only", "refuse what changes data, on all targets")
@@ -223,6 +273,7 @@ export function serveCommand(io: CliIo): AnyCommand {
       examples([
         ["An image for one virtual machine", "dmu serve file:disk.img --nbd unix:disk.sock"],
         ["Two disks on a port", "dmu serve a=file:a.img b=memory:4G --nbd tcp:10809"],
+        ["A dm-user device of this kernel", "dmu serve d=file:disk.img --dm-user d --channels 2"],
         ["Everything from a file", "dmu serve --config /etc/dmu.toml"],
       ]),
     )

@@ -27,8 +27,15 @@ import {
   targetNameProblem,
 } from "../block/spec.ts";
 import { UsageError } from "../block/usage_error.ts";
+import { checkDmUsers, DM_USER_FOLDER, type DmUserConfig, parseDmUser } from "./dm_user_config.ts";
 import { type Endpoint, formatEndpoint, parseEndpoint } from "./endpoint.ts";
-import { CONFIG_BYTES_MAX, CONNECTIONS_DEFAULT, CONNECTIONS_MAX, ENDPOINTS_MAX } from "./limits.ts";
+import {
+  CHANNELS_MAX,
+  CONFIG_BYTES_MAX,
+  CONNECTIONS_DEFAULT,
+  CONNECTIONS_MAX,
+  ENDPOINTS_MAX,
+} from "./limits.ts";
 import { TomlPlaces } from "./toml_places.ts";
 
 /** One target: a block device under a name. */
@@ -55,8 +62,12 @@ export interface TlsConfig {
 export interface DaemonConfig {
   /** 1 to TARGETS_MAX targets with different names. */
   readonly targets: readonly TargetConfig[];
-  /** Where to listen; at least one. */
+  /** Where to listen; at least one, unless there are dm-user targets. */
   readonly endpoints: readonly Endpoint[];
+  /** Which dm-user targets to serve. */
+  readonly dmUser: readonly DmUserConfig[];
+  /** The folder of their control devices. */
+  readonly dmUserFolder: string;
   /** TLS, or null for none. */
   readonly tls: TlsConfig | null;
   /** The target that clients get who name none, or null. */
@@ -71,6 +82,7 @@ export type ConfigParts = Partial<DaemonConfig>;
 interface FileTop {
   readonly default: string | undefined;
   readonly nbd: readonly string[];
+  readonly "dm-user-dir": string | undefined;
   readonly tls: Readonly<Record<string, unknown>> | undefined;
   readonly limits: Readonly<Record<string, unknown>> | undefined;
   readonly target: readonly Readonly<Record<string, unknown>>[];
@@ -83,6 +95,8 @@ interface FileTarget {
   readonly options: Readonly<Record<string, unknown>> | undefined;
   readonly description: string | undefined;
   readonly "read-only": boolean;
+  readonly "dm-user": string | undefined;
+  readonly channels: number | undefined;
 }
 
 function tableOption(summary: string): OptionType<Readonly<Record<string, unknown>> | undefined> {
@@ -100,6 +114,7 @@ function listOption<T>(
 const topSchema: OptionSchema<FileTop> = optionSchema<FileTop>({
   default: omittable(textOption({ summary: "target of clients that name none" })),
   nbd: listOption(v.string("must be a list of endpoints, each as text"), "must be a list"),
+  "dm-user-dir": omittable(pathOption({ summary: "folder of control devices" })),
   tls: tableOption("TLS of all endpoints"),
   limits: tableOption("limits of the daemon"),
   target: listOption(
@@ -115,6 +130,12 @@ const targetSchema: OptionSchema<FileTarget> = optionSchema<FileTarget>({
   options: tableOption("options of the backend, if there is no spec"),
   description: omittable(textOption({ summary: "for a human" })),
   "read-only": flagOption({ summary: "refuse what changes data", default: false }),
+  "dm-user": omittable(textOption({ summary: "name of the dm-user target that it serves" })),
+  channels: omittable(countOption({
+    summary: "how often its control device is opened",
+    min: 1,
+    max: CHANNELS_MAX,
+  })),
 });
 
 const tlsSchema: OptionSchema<TlsConfig> = optionSchema<TlsConfig>({
@@ -178,8 +199,10 @@ export function parseConfig(text: string, context: ConfigContext): ConfigParts {
   const reader: Reader = { context, places: new TomlPlaces(context.path, text) };
   const top = readTable(reader, topSchema, parseToml(reader, text), "", "the configuration");
   const { tls, limits } = top;
+  const folder = top["dm-user-dir"];
   return {
-    targets: readTargets(reader, top.target),
+    ...readTargets(reader, top.target),
+    ...(folder === undefined ? {} : { dmUserFolder: folder }),
     endpoints: top.nbd.map((each) =>
       parseEndpoint(each, reader.places.findItem("nbd", each).origin)
     ),
@@ -213,9 +236,13 @@ function readDefault(reader: Reader, top: FileTop): string | null {
   );
 }
 
-function readTargets(reader: Reader, tables: FileTop["target"]): TargetConfig[] {
+function readTargets(
+  reader: Reader,
+  tables: FileTop["target"],
+): { targets: TargetConfig[]; dmUser: DmUserConfig[] } {
   const names = new Set<string>();
-  return tables.map((table, index) => {
+  const dmUser: DmUserConfig[] = [];
+  const targets = tables.map((table, index) => {
     const path = `target[${index}]`;
     const found = readTable(reader, targetSchema, table, path, "[[target]]");
     const { name, description = "" } = found;
@@ -226,8 +253,21 @@ function readTargets(reader: Reader, tables: FileTop["target"]): TargetConfig[] 
     }
     names.add(name);
     const spec = readSpec(reader, found, path);
+    dmUser.push(...readDmUser(reader, found, path));
     return { name, spec, description, readOnly: found["read-only"] };
   });
+  return { targets, dmUser };
+}
+
+function readDmUser(reader: Reader, target: FileTarget, path: string): DmUserConfig[] {
+  const { name, "dm-user": dmUser, channels } = target;
+  if (dmUser !== undefined) {
+    const place = reader.places.find(`${path}.dm-user`, "value");
+    return [parseDmUser(`${name}=${dmUser}`, channels ?? 1, place)];
+  }
+  if (channels === undefined) return [];
+  const place = reader.places.find(`${path}.channels`, "name");
+  throw new UsageError("Cannot read [[target]]: it has channels, but no dm-user", place);
 }
 
 function readSpec(reader: Reader, target: FileTarget, path: string): Spec {
@@ -353,15 +393,17 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
         `there are ${[...names].join(", ")}`,
     );
   }
+  const { dmUser = [], dmUserFolder = DM_USER_FOLDER } = parts;
+  checkDmUsers(dmUser, names);
+  if (endpoints.length === 0 && dmUser.length === 0) {
+    throw new UsageError("Cannot serve: there is no endpoint; add --nbd unix:PATH");
+  }
   checkEndpoints(endpoints);
   const { connectionsMax = CONNECTIONS_DEFAULT } = parts;
-  return { targets, endpoints, tls, defaultTarget, connectionsMax };
+  return { targets, endpoints, dmUser, dmUserFolder, tls, defaultTarget, connectionsMax };
 }
 
 function checkEndpoints(endpoints: readonly Endpoint[]): void {
-  if (endpoints.length === 0) {
-    throw new UsageError("Cannot serve: there is no endpoint; add --nbd unix:PATH");
-  }
   if (endpoints.length > ENDPOINTS_MAX) {
     throw new UsageError(`Cannot serve: there are more than ${ENDPOINTS_MAX} endpoints`);
   }

@@ -20,10 +20,18 @@ import { addressText } from "../sys/socket_address.ts";
 import type { NbdHandOver } from "./acceptor.ts";
 import { SCARCE_PARTIAL_BYTES, SCARCE_SWEEP_MS, STOP_MS_MAX } from "./limits.ts";
 
+/** A connection, as the open file that it becomes shows and ends it. */
+export interface WayIn {
+  /** Who is at the other end. */
+  readonly peer: string;
+  /** Ends the connection: what is in flight is answered, what came behind it gets ESHUTDOWN. */
+  readonly kick: () => void;
+}
+
 /** What connections need of their daemon. */
 export interface ConnectionsOptions {
-  /** Finds what serves an export; throws ENOENT if it is gone. */
-  open(state: HandshakeState): Service;
+  /** Opens what serves an export; throws ENOENT if it is gone. */
+  open(state: HandshakeState, way: WayIn): Service;
   /** For handshakes that go on under TLS. */
   readonly exports: ExportTable;
   /** Certificates; null if there is no TLS. */
@@ -129,8 +137,14 @@ export class Connections {
     if (result.kind === "transmission") {
       const { state, unread } = result;
       log.debug(`${peerText(peer)} uses ${state.exportName}`);
-      const service = beforeAdopting(fd, () => open(state));
-      const pair = socketPair(adoptDescriptor(fd), settings);
+      const service = beforeAdopting(fd, () => open(state, wayInOf(peer, connection)));
+      let pair: BytePair;
+      try {
+        pair = socketPair(adoptDescriptor(fd), settings);
+      } catch (error) {
+        await service.close?.();
+        throw error;
+      }
       await serveTransmission(pair, state, unread, { ...service, signal, started });
       return;
     }
@@ -149,10 +163,11 @@ export class Connections {
     pair: BytePair,
     clientFlags: number,
     peer: Peer,
-    { abort }: Connection,
+    connection: Connection,
     started: (session: NbdServerSession) => void,
   ): Promise<void> {
     const { log, open, exports, limits: { handshake_ms = HANDSHAKE_MS_MAX } } = this.#options;
+    const { abort } = connection;
     const timer = setTimeout(() => {
       const reason = `the handshake took more than ${handshake_ms} ms`;
       abort.abort(new BlockError("ETIMEDOUT", reason));
@@ -160,7 +175,7 @@ export class Connections {
     try {
       const end = await serveConnection(pair, {
         exports,
-        open,
+        open: (state) => open(state, wayInOf(peer, connection)),
         tls: "required",
         secured: { clientFlags },
         signal: abort.signal,
@@ -197,10 +212,7 @@ export class Connections {
     this.#stopping = true;
     clearInterval(this.#sweeper);
     const connections = [...this.#connections];
-    for (const { session, abort } of connections) {
-      if (session === null) abort.abort(shutDown());
-      else session.stop();
-    }
+    for (const connection of connections) hangUp(connection, shutDown());
     const patience = new AbortController();
     const late = this.#options.clock.sleep(STOP_MS_MAX, patience.signal).then(() => {
       for (const { abort } of this.#connections) abort.abort(shutDown());
@@ -219,6 +231,17 @@ function beforeAdopting<T>(fd: number, step: () => T): T {
     closeDescriptor(fd);
     throw error;
   }
+}
+
+function wayInOf(peer: Peer, connection: Connection): WayIn {
+  const revoked = new BlockError("ENODEV", "its access was revoked");
+  return { peer: peerText(peer), kick: () => hangUp(connection, revoked) };
+}
+
+/** Ends a connection in good order, or at once if it has not come to its requests yet. */
+function hangUp({ session, abort }: Connection, reason: BlockError): void {
+  if (session === null) abort.abort(reason);
+  else session.stop();
 }
 
 function shutDown(): BlockError {

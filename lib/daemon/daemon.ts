@@ -10,13 +10,16 @@ import { BufferPool } from "../block/pool.ts";
 import type { Registry } from "../block/registry.ts";
 import type { AcceptEvent } from "../driver/accept_loop.ts";
 import { checkServerCertificates, loadCertificates, type TlsServerOptions } from "../driver/tls.ts";
+import { OpenFileTable } from "../handle/table.ts";
 import type { ExportTable, HandshakeState } from "../nbd/export_info.ts";
 import type { Service } from "../nbd/server.ts";
 import type { NbdAddress } from "../nbd/uri.ts";
 import { Acceptor } from "./acceptor.ts";
 import type { DaemonConfig, TlsConfig } from "./config.ts";
-import { type ClientLimits, Connections, peerText } from "./connections.ts";
+import { type ClientLimits, Connections, peerText, type WayIn } from "./connections.ts";
 import { systemClock } from "./context.ts";
+import { type ChannelAccess, type ChannelWay, DmUserDevice, type DmUserEnd } from "./dm_user.ts";
+import type { DmUserConfig } from "./dm_user_config.ts";
 import { nbdUriOf } from "./endpoint.ts";
 import { type Listener, openListeners } from "./listeners.ts";
 import { openTarget, type Target } from "./target.ts";
@@ -29,6 +32,11 @@ export interface DaemonOptions {
   readonly log: Log;
   /** The daemon cannot go on accepting: it should be stopped. */
   readonly onFailure?: (reason: string) => void;
+  /**
+   * There is nothing left to serve, and that is no failure: dm-user targets were removed, or access of
+   * their channels taken away.
+   */
+  readonly onDone?: () => void;
   /** Limits that differ from those in limits.ts of each part. */
   readonly limits?: ClientLimits;
 }
@@ -43,12 +51,22 @@ export interface DaemonEndpoint {
   uri(target?: string): string;
 }
 
+/** A dm-user target that a daemon serves. */
+export interface DaemonDmUser extends DmUserConfig {
+  /** Its control device. */
+  readonly path: string;
+}
+
 /** A daemon that runs. */
 export interface Daemon {
   /** Its targets by name, in the order of the configuration. */
   readonly targets: ReadonlyMap<string, Target>;
   /** Where it listens. */
   readonly endpoints: readonly DaemonEndpoint[];
+  /** The dm-user targets that it has opened. */
+  readonly dmUser: readonly DaemonDmUser[];
+  /** Every way into its targets: who uses what, to look at and to revoke. */
+  readonly files: OpenFileTable;
   /** The target of clients that name none, or null. */
   readonly defaultTarget: string | null;
   /** Connections in their transmission phase, or under way to it through TLS. */
@@ -74,6 +92,7 @@ export async function startDaemon(config: DaemonConfig, options: DaemonOptions):
 
 class RunningDaemon implements Daemon {
   readonly targets = new Map<string, Target>();
+  readonly files: OpenFileTable;
   readonly defaultTarget: string | null;
   endpoints: readonly DaemonEndpoint[] = [];
 
@@ -83,6 +102,7 @@ class RunningDaemon implements Daemon {
   #listeners: readonly Listener[] = [];
   #acceptor: Acceptor | null = null;
   #connections: Connections | null = null;
+  readonly #dmUserDevices: DmUserDevice[] = [];
   #stopped: Promise<void> | null = null;
 
   constructor(config: DaemonConfig, options: DaemonOptions) {
@@ -90,6 +110,7 @@ class RunningDaemon implements Daemon {
     this.#options = options;
     const { plentyBytes } = options.limits ?? {};
     this.#pool = new BufferPool(plentyBytes === undefined ? {} : { plentyBytesMax: plentyBytes });
+    this.files = new OpenFileTable({ clock: systemClock, log: options.log });
     this.defaultTarget = config.defaultTarget;
   }
 
@@ -97,18 +118,31 @@ class RunningDaemon implements Daemon {
     return this.#connections?.count ?? 0;
   }
 
+  get dmUser(): readonly DaemonDmUser[] {
+    return this.#dmUserDevices.map(({ config, path }) => ({ ...config, path }));
+  }
+
   async start(): Promise<void> {
-    const { targets, endpoints, tls: tlsConfig, connectionsMax } = this.#config;
-    const { registry, log, limits = {} } = this.#options;
+    const { targets, endpoints, tls: tlsConfig } = this.#config;
+    const { registry, log } = this.#options;
     const tls = tlsConfig === null ? null : await loadTls(tlsConfig);
     for (const target of targets) {
       const open = await openTarget(target, { registry, pool: this.#pool, log });
       this.targets.set(target.name, open);
     }
+    this.#openDmUser();
     this.#listeners = await openListeners(endpoints);
     this.endpoints = this.#listeners.map((listener) => this.#endpointOf(listener));
+    if (this.#listeners.length > 0) await this.#startAccepting(tls);
+    this.#serveDmUser();
+  }
+
+  /** Serves NBD. */
+  async #startAccepting(tls: TlsServerOptions | null): Promise<void> {
+    const { tls: tlsConfig, connectionsMax } = this.#config;
+    const { log, limits = {} } = this.#options;
     const exports = this.#exportTable();
-    const open = (state: HandshakeState): Service => this.#serviceOf(state);
+    const open = (state: HandshakeState, way: WayIn): Service => this.#serviceOf(state, way);
     const connections = new Connections({
       exports,
       open,
@@ -134,6 +168,40 @@ class RunningDaemon implements Daemon {
     });
   }
 
+  #openDmUser(): void {
+    const { dmUser, dmUserFolder: folder } = this.#config;
+    const { log } = this.#options;
+    for (const config of dmUser) {
+      const device = this.targets.get(config.target)?.device;
+      if (device === undefined) {
+        throw new BlockError("ENOENT", `Cannot serve dm-user target ${config.name}: no target`);
+      }
+      const admit = (way: ChannelWay): ChannelAccess => this.#admitChannel(config.target, way);
+      const options = { config, folder, device, admit, clock: systemClock, log };
+      this.#dmUserDevices.push(new DmUserDevice(options));
+    }
+  }
+
+  #admitChannel(target: string, way: ChannelWay): ChannelAccess {
+    const file = this.files.open({ kind: "dm-user", target, ...way });
+    file.activate();
+    return { gate: file, close: () => void file.close() };
+  }
+
+  #serveDmUser(): void {
+    if (this.#dmUserDevices.length === 0) return;
+    const serving = this.#dmUserDevices.map((device) => device.serve());
+    Promise.all(serving).then((ends) => this.#dmUserOver(ends));
+  }
+
+  /** All dm-user targets are over: unless something else is served, so is the daemon. */
+  #dmUserOver(ends: readonly DmUserEnd[]): void {
+    const { onFailure, onDone } = this.#options;
+    if (this.#stopped !== null || this.#listeners.length > 0) return;
+    if (ends.includes("lost")) onFailure?.("there is no channel left that works");
+    else onDone?.();
+  }
+
   stop(): Promise<void> {
     this.#stopped ??= this.#stop();
     return this.#stopped;
@@ -142,7 +210,12 @@ class RunningDaemon implements Daemon {
   async #stop(): Promise<void> {
     await this.#acceptor?.stop();
     for (const listener of this.#listeners) listener.close();
-    await this.#connections?.stop();
+    await Promise.all([
+      this.#connections?.stop(),
+      ...this.#dmUserDevices.map((device) => device.stop()),
+    ]);
+    // Actions at the end of open files may need their targets.
+    await this.files.stop();
     const closing = [...this.targets.values()].map((target) => target.close());
     const failures = (await Promise.allSettled(closing)).filter((end) => end.status === "rejected");
     for (const { reason } of failures) {
@@ -167,12 +240,15 @@ class RunningDaemon implements Daemon {
     return { exports, defaultExport: this.defaultTarget, stopping: false };
   }
 
-  #serviceOf(state: HandshakeState): Service {
+  /** Opens a file for a connection that has chosen its target. */
+  #serviceOf(state: HandshakeState, way: WayIn): Service {
     const target = this.targets.get(state.exportName);
     if (target === undefined) {
       throw new BlockError("ENOENT", `Cannot serve "${state.exportName}": the target is gone`);
     }
-    return { device: target.device };
+    const file = this.files.open({ kind: "nbd", target: state.exportName, ...way });
+    file.activate();
+    return { device: target.device, gate: file, close: () => void file.close() };
   }
 
   #heard(event: AcceptEvent): void {

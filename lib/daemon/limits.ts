@@ -27,3 +27,11 @@ export const SCARCE_SWEEP_MS = 5_000;
 export const SCARCE_PARTIAL_BYTES: number = 64 * 1024;
 /** Time in ms that programs get to close the files of a simulation that stops; then they are cut off. */
 export const SIMULATION_STOP_MS_MAX = 2_000;
+/** Most channels of one dm-user target: each has a thread. */
+export const CHANNELS_MAX = 64;
+/** Longest name of a dm-user target, in bytes: a path below /dev. */
+export const DM_USER_NAME_BYTES_MAX = 255;
+/** A channel that has failed is opened again this often in a row … */
+export const CHANNEL_FAILURES_MAX = 5;
+/** … after this time in ms, but for the first time, and a row ends with a channel that lasts so long. */
+export const CHANNEL_REOPEN_MS = 1_000;

@@ -7,13 +7,12 @@
  */
 import { join } from "node:path";
 import type { Log } from "../block/context.ts";
-import { BlockError, toBlockError } from "../block/errors.ts";
-import type { Errno } from "../block/errors.ts";
+import { BlockError, type Errno, errnoText, toBlockError } from "../block/errors.ts";
 import { BufferPool } from "../block/pool.ts";
 import type { SimulatorEvent } from "../dm_user/simulator/event.ts";
 import type { TargetOptions } from "../dm_user/simulator/target.ts";
 import { postAndWake, WakeCounter } from "../driver/wake.ts";
-import { isWorkerNamed, type WorkerScope, workerScope } from "../driver/worker_scope.ts";
+import { isWorkerNamed, type WorkerScope, workerScope } from "../sys/worker_scope.ts";
 import { FUSE_DATA_BYTES_MAX } from "../fuse/limits.ts";
 import { FuseLoop } from "../fuse/loop.ts";
 import { LoopClock } from "../fuse/loop_clock.ts";
@@ -40,9 +39,11 @@ const THREAD_NAME = "dmu:simulate";
 export interface SimulationOptions {
   /** The folder to mount on; it is made if it is missing, and has to be empty. */
   readonly folder: string;
+  /** What is simulated. */
   readonly targets: readonly SimulatedTarget[];
   /** How all targets behave. */
   readonly behaviour: TargetOptions;
+  /** Messages for a human. */
   readonly log: Log;
   /** Gets what the simulated kernel does, in order, a little later. */
   readonly onEvent?: (event: SimulatorEvent) => void;
@@ -75,7 +76,7 @@ type FromThread =
   | { readonly kind: "log"; readonly level: keyof Log; readonly text: string }
   | { readonly kind: "ended" };
 
-/** The folder, made if need be; true if it was made. Errno: ENOTEMPTY is EEXIST here, ENOTDIR. */
+/** The folder's real path, and whether it had to be made. Throws BlockError. */
 async function prepareFolder(path: string): Promise<{ folder: string; made: boolean }> {
   let made = false;
   try {
@@ -83,7 +84,8 @@ async function prepareFolder(path: string): Promise<{ folder: string; made: bool
     made = true;
   } catch (error) {
     if (!(error instanceof Deno.errors.AlreadyExists)) {
-      throw new BlockError(toBlockError(error).errno, `Cannot make ${path}`, { cause: error });
+      const { errno } = toBlockError(error);
+      throw new BlockError(errno, `Cannot make ${path}: ${errnoText(errno)}`, { cause: error });
     }
   }
   try {
@@ -106,6 +108,7 @@ async function prepareFolder(path: string): Promise<{ folder: string; made: bool
 export class Simulation implements AsyncDisposable {
   /** The folder that is mounted on. */
   readonly folder: string;
+  /** The files of each target. */
   readonly targets: readonly SimulationFiles[];
   /** Resolves when the mount is gone, for whatever reason; rejects if the thread dies of a fault. */
   readonly ended: Promise<void>;
@@ -262,9 +265,7 @@ class SimulationThread {
         send: (reply) => void writeFuseReply(mounted, reply),
         pool,
         log,
-        time: Math.floor(clock.wall() / 1000),
-        uid: 0,
-        gid: 0,
+        ownership: { time: Math.floor(clock.wall() / 1000), uid: 0, gid: 0 },
       });
       mountFuse(fd, {
         folder: start.folder,
@@ -278,9 +279,10 @@ class SimulationThread {
       const onTurn = (): void => this.#tellEvents();
       await this.#serve(new FuseLoop({ fd, session, wakeFd, clock, pool, onTurn }));
     } catch (error) {
+      // Whoever waits for a reply must not wait for ever.
+      if (fd >= 0) closeDescriptor(fd);
       if (this.#session !== null) throw error;
       const { errno, message } = toBlockError(error);
-      if (fd >= 0) closeDescriptor(fd);
       this.#tell({ kind: "failed", errno, message });
       return;
     }

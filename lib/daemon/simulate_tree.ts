@@ -66,10 +66,10 @@ class ChannelHandle implements StreamHandle {
     this.#channel = channel;
   }
 
-  read(into: Uint8Array, { signal, continuation }: StreamCall): Maybe<number> {
+  read(into: Uint8Array, call: StreamCall): Maybe<number> {
+    if (this.#channel.remaining > 0) return this.#channel.read(into);
     // A long read(2) ends with what was in hand: the next message is for the next read.
-    if (continuation && this.#channel.remaining === 0) return 0;
-    return this.#channel.read(into, signal);
+    return call.continuation ? 0 : this.#channel.read(into, call.signal);
   }
 
   write(from: Uint8Array, { continuation }: StreamCall): number {
@@ -121,7 +121,7 @@ class SimulatedDisk implements DiskFile {
   }
 }
 
-/** Makes the targets. Throws BlockError: ENOSPC for a name that is there twice, EINVAL for an option. */
+/** Makes the targets. Throws BlockError: EBUSY for a name that is there twice, EINVAL for an option. */
 export function simulatedTree(options: SimulatedTreeOptions): SimulatedTree {
   const { clock, random, listener, behaviour } = options;
   const kernel = new SimulatedKernel({

@@ -82,6 +82,7 @@ class RingMemory {
 export class RingWriter {
   readonly #memory: RingMemory;
 
+  /** Of `ringMemory`; one writer and one reader. */
   constructor(memory: SharedArrayBuffer) {
     this.#memory = new RingMemory(memory);
   }
@@ -172,6 +173,7 @@ export class RingWriter {
 export class RingReader {
   readonly #memory: RingMemory;
 
+  /** Of `ringMemory`; one writer and one reader. */
   constructor(memory: SharedArrayBuffer) {
     this.#memory = new RingMemory(memory);
   }

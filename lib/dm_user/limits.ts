@@ -30,4 +30,4 @@ export const CHANNEL_PIECES_MAX = 2;
 /** Time in ms between two signals to a thread that is to come back from its read: first, and at most. */
 export const CHANNEL_WAKE_MS_MIN = 1, CHANNEL_WAKE_MS_MAX = 50;
 /** Time in µs that a channel whose messages never stop may keep the home thread from everything else. */
-export const CHANNEL_TURN_US = 10_000;
+export const CHANNEL_TURN_US = 2_000;

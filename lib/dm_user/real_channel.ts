@@ -23,6 +23,7 @@ export interface RealChannelOptions {
   readonly fd: number;
   /** What to call it in errors: its path. */
   readonly label: string;
+  /** For pauses between signals to the thread, and turns. */
   readonly clock: Clock;
 }
 

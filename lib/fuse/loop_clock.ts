@@ -23,7 +23,7 @@ export class LoopClock implements Clock {
 
   /** See Clock. */
   now(): number {
-    return this.#base.now();
+    return Math.floor(this.#base.now());
   }
 
   /** See Clock. */

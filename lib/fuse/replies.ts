@@ -31,8 +31,9 @@ export interface Attributes {
   readonly size: number;
   /** st_mode: MODE_FILE or MODE_FOLDER, and permissions. */
   readonly mode: number;
-  /** Whose it is. */
+  /** Its user. */
   readonly uid: number;
+  /** Its group. */
   readonly gid: number;
   /** All of its times, in seconds since 1970. */
   readonly time: number;
@@ -171,7 +172,9 @@ export function encodeStatfs(unique: number, files: number): Uint8Array<ArrayBuf
 
 /** One name in a folder. */
 export interface FolderEntry {
+  /** Without slashes. */
   readonly name: string;
+  /** What is to be seen of it. */
   readonly attributes: Attributes;
 }
 

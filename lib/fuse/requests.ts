@@ -16,10 +16,24 @@ export interface RequestHeader {
   readonly unique: number;
   /** The node that it is about. */
   readonly node: number;
-  /** Who asks. */
+  /** The user who asks. */
   readonly uid: number;
+  /** The group. */
   readonly gid: number;
+  /** The process (thread), or 0 if it cannot be seen from here. */
   readonly pid: number;
+}
+
+/** A read of a file or a folder. */
+export interface ReadArguments {
+  /** What the reply to OPEN or OPENDIR gave. */
+  readonly handle: number;
+  /** Bytes, or the position of an entry. */
+  readonly offset: number;
+  /** Bytes that the reply may have. */
+  readonly size: number;
+  /** Flags of the open file now, as of open(2). */
+  readonly flags: number;
 }
 
 /** What a request asks for. */
@@ -33,19 +47,15 @@ export type RequestBody =
     /** INIT_FLAGS that the kernel offers. */
     readonly flags: number;
   }
-  | { readonly kind: "lookup" | "unlink"; readonly name: string }
+  | { readonly kind: "lookup"; readonly name: string }
+  | { readonly kind: "unlink"; readonly name: string }
   | { readonly kind: "setattr"; readonly valid: number; readonly size: number }
   /** `flags` are those of open(2). */
-  | { readonly kind: "open" | "opendir"; readonly flags: number }
-  | {
-    readonly kind: "read" | "readdir" | "readdirplus";
-    readonly handle: number;
-    readonly offset: number;
-    /** Bytes that the reply may have. */
-    readonly size: number;
-    /** Flags of the open file now, as of open(2). */
-    readonly flags: number;
-  }
+  | { readonly kind: "open"; readonly flags: number }
+  | { readonly kind: "opendir"; readonly flags: number }
+  | ({ readonly kind: "read" } & ReadArguments)
+  | ({ readonly kind: "readdir" } & ReadArguments)
+  | ({ readonly kind: "readdirplus" } & ReadArguments)
   | {
     readonly kind: "write";
     readonly handle: number;
@@ -54,7 +64,8 @@ export type RequestBody =
     readonly data: Uint8Array<ArrayBuffer>;
     readonly flags: number;
   }
-  | { readonly kind: "release" | "releasedir" | "flush"; readonly handle: number }
+  | { readonly kind: "release"; readonly handle: number }
+  | { readonly kind: "releasedir" | "flush" | "ioctl"; readonly handle: number }
   | { readonly kind: "fsync"; readonly handle: number; readonly dataOnly: boolean }
   | {
     readonly kind: "fallocate";
@@ -99,7 +110,9 @@ class Fields {
 
   data(at: number, length: number): Uint8Array<ArrayBuffer> {
     if (at + length > this.#bytes.length) {
-      throw new ProtocolError(`Cannot decode a FUSE request: ${this.#bytes.length} bytes cannot carry ${length} of data`);
+      throw new ProtocolError(
+        `Cannot decode a FUSE request: ${this.#bytes.length} bytes cannot carry ${length} of data`,
+      );
     }
     return this.#bytes.subarray(at, at + length);
   }
@@ -122,13 +135,9 @@ const ARGUMENT_BYTES: ReadonlyMap<number, number> = new Map([
   [OPCODES.FLUSH, 24],
   [OPCODES.INIT, 16],
   [OPCODES.INTERRUPT, 8],
+  [OPCODES.IOCTL, 32],
   [OPCODES.FALLOCATE, 32],
 ]);
-
-function kindOfRead(opcode: number): "read" | "readdir" | "readdirplus" {
-  if (opcode === OPCODES.READ) return "read";
-  return opcode === OPCODES.READDIR ? "readdir" : "readdirplus";
-}
 
 function bodyOf(opcode: number, fields: Fields): RequestBody {
   const at = REQUEST_HEADER_BYTES;
@@ -152,7 +161,9 @@ function bodyOf(opcode: number, fields: Fields): RequestBody {
     case OPCODES.READDIR:
     case OPCODES.READDIRPLUS: {
       const [handle, offset, size] = [fields.u64(at), fields.u64(at + 8), fields.u32(at + 16)];
-      return { kind: kindOfRead(opcode), handle, offset, size, flags: fields.u32(at + 32) };
+      const rest = { handle, offset, size, flags: fields.u32(at + 32) };
+      if (opcode === OPCODES.READ) return { kind: "read", ...rest };
+      return { kind: opcode === OPCODES.READDIR ? "readdir" : "readdirplus", ...rest };
     }
     case OPCODES.WRITE: {
       const [handle, offset, flags] = [fields.u64(at), fields.u64(at + 8), fields.u32(at + 32)];
@@ -165,6 +176,8 @@ function bodyOf(opcode: number, fields: Fields): RequestBody {
       return { kind: "releasedir", handle: fields.u64(at) };
     case OPCODES.FLUSH:
       return { kind: "flush", handle: fields.u64(at) };
+    case OPCODES.IOCTL:
+      return { kind: "ioctl", handle: fields.u64(at) };
     case OPCODES.FSYNC: {
       const dataOnly = (fields.u32(at + 8) & FSYNC_DATA_ONLY) !== 0;
       return { kind: "fsync", handle: fields.u64(at), dataOnly };
@@ -195,7 +208,9 @@ function bodyOf(opcode: number, fields: Fields): RequestBody {
  */
 export function decodeRequest(bytes: Uint8Array<ArrayBuffer>): FuseRequest {
   if (bytes.length < REQUEST_HEADER_BYTES) {
-    throw new ProtocolError(`Cannot decode a FUSE request: it has ${bytes.length} bytes, its header alone has 40`);
+    throw new ProtocolError(
+      `Cannot decode a FUSE request: it has ${bytes.length} bytes, its header alone has 40`,
+    );
   }
   const fields = new Fields(bytes);
   const length = fields.u32(0), opcode = fields.u32(4);

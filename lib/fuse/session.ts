@@ -4,26 +4,24 @@
  *
  * @module
  */
-import { BlockError, errnoToLinux, hasErrno, toBlockError } from "../block/errors.ts";
-import type { Errno } from "../block/errors.ts";
 import type { Log } from "../block/context.ts";
+import type { Device } from "../block/device.ts";
+import { BlockError, type Errno, errnoToLinux, hasErrno, toBlockError } from "../block/errors.ts";
 import type { BufferPool, PooledBuffer } from "../block/pool.ts";
 import type { Maybe } from "../block/types.ts";
 import {
   FUSE_MAJOR,
   INIT_FLAGS,
-  MODE_FILE,
-  MODE_FOLDER,
   O_NONBLOCK,
   OPEN_FLAGS,
   REPLY_HEADER_BYTES,
-  ROOT_NODE,
   SETATTR_VALID,
 } from "./constants.ts";
 import { allocateDisk, flushDisk, readDisk, writeDisk } from "./disk_io.ts";
 import { FUSE_DATA_BYTES_MAX } from "./limits.ts";
+import { NodeTable, type Ownership } from "./node_table.ts";
+import { PendingReplies } from "./pending_replies.ts";
 import {
-  type Attributes,
   encodeAttributes,
   encodeEntry,
   encodeFolder,
@@ -32,11 +30,10 @@ import {
   encodeStatfs,
   encodeStatus,
   encodeWritten,
-  type FolderEntry,
   putReplyHeader,
 } from "./replies.ts";
 import { decodeRequest, type FuseRequest } from "./requests.ts";
-import type { DiskFile, DiskHandle, Folder, FuseNode, StreamFile, StreamHandle } from "./tree.ts";
+import type { DiskHandle, Folder, FusePeer, StreamCall, StreamHandle } from "./tree.ts";
 
 /** What a session needs. */
 export interface FuseSessionOptions {
@@ -44,13 +41,12 @@ export interface FuseSessionOptions {
   readonly root: Folder;
   /** Sends a reply; the bytes may be used only until it returns. */
   readonly send: (reply: Uint8Array<ArrayBuffer>) => void;
+  /** Where buffers come from. */
   readonly pool: BufferPool;
+  /** Gets the stack of whatever is thrown that has no errno. */
   readonly log: Log;
-  /** The times that files show, in seconds since 1970. */
-  readonly time: number;
-  /** The owner that files show. */
-  readonly uid: number;
-  readonly gid: number;
+  /** What all files show. */
+  readonly ownership: Ownership;
 }
 
 /** Capabilities that are wanted of the kernel. */
@@ -66,13 +62,6 @@ type OpenFile =
   | { readonly kind: "stream"; readonly handle: StreamHandle }
   | { readonly kind: "disk"; readonly handle: DiskHandle };
 
-/** A request whose reply is to come. */
-interface PendingReply {
-  readonly kind: "stream" | "disk";
-  /** Its caller got a signal. */
-  interrupt(): void;
-}
-
 function minusErrno(errno: Errno): number {
   return -errnoToLinux(errno);
 }
@@ -81,25 +70,46 @@ function refuse(errno: Errno, reason: string): never {
   throw new BlockError(errno, `Cannot serve a request of the mount: ${reason}`);
 }
 
+/** A call whose signal is made when somebody wants it: most are over at once. */
+class Call implements StreamCall {
+  readonly nonBlocking: boolean;
+  readonly continuation: boolean;
+  #stop: AbortController | null = null;
+
+  constructor(nonBlocking: boolean, continuation: boolean) {
+    this.nonBlocking = nonBlocking;
+    this.continuation = continuation;
+  }
+
+  get signal(): AbortSignal {
+    this.#stop ??= new AbortController();
+    return this.#stop.signal;
+  }
+
+  interrupt(): void {
+    this.#stop ??= new AbortController();
+    this.#stop.abort();
+  }
+}
+
 /** A mount. */
 export class FuseSession {
   readonly #options: FuseSessionOptions;
-  /** Nodes by number; the root's is ROOT_NODE. There are few, so none is forgotten. */
-  readonly #nodes: FuseNode[] = [];
-  readonly #numbers = new Map<FuseNode, number>();
+  readonly #nodes: NodeTable;
+  readonly #pending = new PendingReplies();
+  /** Open files by handle. */
   readonly #files = new Map<number, OpenFile>();
-  readonly #pending = new Map<number, PendingReply>();
   #handles = 0;
 
   /** A mount that the kernel has not said INIT to. */
   constructor(options: FuseSessionOptions) {
     this.#options = options;
-    this.#numberOf(options.root);
+    this.#nodes = new NodeTable(options.root, options.ownership);
   }
 
   /** Requests whose replies are to come. */
   get pending(): number {
-    return this.#pending.size;
+    return this.#pending.count;
   }
 
   /** Files that are open. */
@@ -107,7 +117,7 @@ export class FuseSession {
     return this.#files.size;
   }
 
-  /** Takes one request. Throws ProtocolError for bytes that are none. */
+  /** Takes one request; `bytes` are not kept. Throws ProtocolError for bytes that are none. */
   receive(bytes: Uint8Array<ArrayBuffer>): void {
     const request = decodeRequest(bytes);
     try {
@@ -119,18 +129,14 @@ export class FuseSession {
 
   /** Answers everything that disks have under way with `errno`, whatever becomes of it. */
   failDisks(errno: Errno): void {
-    for (const [unique, { kind }] of this.#pending) {
-      if (kind !== "disk") continue;
-      this.#pending.delete(unique);
+    for (const { unique } of this.#pending.takeAll("disk")) {
       this.#status(unique, minusErrno(errno));
     }
   }
 
   /** The mount is gone: closes what is open, sends nothing more. */
   end(): void {
-    const pending = [...this.#pending.values()];
-    this.#pending.clear();
-    for (const { interrupt } of pending) interrupt();
+    for (const { interrupt } of this.#pending.takeAll()) interrupt();
     const files = [...this.#files.values()];
     this.#files.clear();
     for (const { handle } of files) handle.close();
@@ -139,15 +145,16 @@ export class FuseSession {
   #serve(request: FuseRequest): void {
     const { unique, node } = request;
     const { send } = this.#options;
+    const nodes = this.#nodes;
     switch (request.kind) {
       case "init":
         return this.#init(request);
       case "lookup":
-        return send(encodeEntry(unique, this.#attributes(this.#lookup(node, request.name))));
+        return send(encodeEntry(unique, nodes.attributes(nodes.lookup(node, request.name))));
       case "unlink":
         return this.#unlink(request);
       case "getattr":
-        return send(encodeAttributes(unique, this.#attributes(this.#node(node))));
+        return send(encodeAttributes(unique, nodes.attributes(nodes.node(node))));
       case "setattr":
         return this.#setAttributes(request);
       case "open":
@@ -170,10 +177,15 @@ export class FuseSession {
         });
       case "release":
         return this.#release(request);
+      case "ioctl": {
+        // A device that has none, or a file or folder.
+        const isStream = this.#files.get(request.handle)?.kind === "stream";
+        return refuse(isStream ? "EOPNOTSUPP" : "ENOTTY", "there is no ioctl");
+      }
       case "interrupt":
-        return this.#pending.get(request.interrupted)?.interrupt();
+        return this.#pending.interrupt(request.interrupted);
       case "statfs":
-        return send(encodeStatfs(unique, this.#nodes.length));
+        return send(encodeStatfs(unique, nodes.count));
       case "flush":
       case "releasedir":
       case "destroy":
@@ -185,51 +197,15 @@ export class FuseSession {
     }
   }
 
+  /** To a kernel of a later major version INIT comes again, in ours. */
   #init({ unique, major, readAheadMax, flags }: Kind<"init">): void {
     if (major < FUSE_MAJOR) return this.#status(unique, minusErrno("EPROTO"));
-    // To a later major version the kernel says INIT again, in ours.
     this.#options.send(encodeInit(unique, { readAheadMax, flags: flags & WANTED }));
   }
 
-  #numberOf(node: FuseNode): number {
-    let number = this.#numbers.get(node);
-    if (number === undefined) {
-      number = ROOT_NODE + this.#nodes.length;
-      this.#nodes.push(node);
-      this.#numbers.set(node, number);
-    }
-    return number;
-  }
-
-  #node(number: number): FuseNode {
-    return this.#nodes[number - ROOT_NODE] ?? refuse("ENOENT", `there is no node ${number}`);
-  }
-
-  #folder(number: number): Folder {
-    const node = this.#node(number);
-    return node.kind === "folder" ? node : refuse("ENOTDIR", `node ${number} is no folder`);
-  }
-
-  #lookup(folder: number, name: string): FuseNode {
-    return this.#folder(folder).entries.get(name) ?? refuse("ENOENT", `there is no ${name}`);
-  }
-
-  #attributes(node: FuseNode): Attributes {
-    const { uid, gid, time } = this.#options;
-    const type = node.kind === "folder" ? MODE_FOLDER : MODE_FILE;
-    return {
-      node: this.#numberOf(node),
-      size: node.kind === "disk" ? node.size : 0,
-      mode: type | node.permissions,
-      uid,
-      gid,
-      time,
-    };
-  }
-
-  #unlink({ unique, node, name }: Kind<"lookup" | "unlink">): void {
-    const folder = this.#folder(node);
-    this.#lookup(node, name);
+  #unlink({ unique, node, name }: Kind<"unlink">): void {
+    const folder = this.#nodes.folder(node);
+    this.#nodes.lookup(node, name);
     if (folder.unlink === undefined) refuse("EPERM", `${name} stays`);
     folder.unlink(name);
     this.#status(unique, 0);
@@ -237,25 +213,30 @@ export class FuseSession {
 
   /** Nothing changes. As with a block device, O_TRUNC is ignored and ftruncate is refused. */
   #setAttributes({ unique, node, valid, size }: Kind<"setattr">): void {
-    const file = this.#node(node);
+    const file = this.#nodes.node(node);
     const both = SETATTR_VALID.SIZE | SETATTR_VALID.HANDLE;
     if ((valid & both) === both && file.kind === "disk" && size !== file.size) {
       refuse("EINVAL", "a disk keeps its size");
     }
-    this.#options.send(encodeAttributes(unique, this.#attributes(file)));
+    this.#options.send(encodeAttributes(unique, this.#nodes.attributes(file)));
   }
 
-  #open({ unique, node, uid, gid, pid }: Kind<"open" | "opendir">): void {
-    const file = this.#node(node);
-    if (file.kind === "folder") refuse("EISDIR", `node ${node} is a folder`);
-    const peer = { uid, gid, pid };
+  #open({ unique, node, uid, gid, pid }: Kind<"open">): void {
+    const file = this.#openFile(node, { uid, gid, pid });
     this.#handles += 1;
-    this.#files.set(this.#handles, openFile(file, peer));
+    this.#files.set(this.#handles, file);
     const flags = file.kind === "stream" ? STREAM_OPEN : DISK_OPEN;
     this.#options.send(encodeOpen(unique, this.#handles, flags));
   }
 
-  #release({ unique, handle }: Kind<"release" | "releasedir" | "flush">): void {
+  #openFile(number: number, peer: FusePeer): OpenFile {
+    const node = this.#nodes.node(number);
+    if (node.kind === "folder") refuse("EISDIR", `node ${number} is a folder`);
+    if (node.kind === "stream") return { kind: "stream", handle: node.open(peer) };
+    return { kind: "disk", handle: node.open(peer) };
+  }
+
+  #release({ unique, handle }: Kind<"release">): void {
     const file = this.#file(handle);
     this.#files.delete(handle);
     file.handle.close();
@@ -266,41 +247,26 @@ export class FuseSession {
     return this.#files.get(handle) ?? refuse("EBADF", `there is no open file ${handle}`);
   }
 
-  #readFolder(request: Kind<"read" | "readdir" | "readdirplus">): void {
-    const folder = this.#folder(request.node);
-    const named: (readonly [string, FuseNode])[] = [
-      [".", folder],
-      ["..", this.#options.root],
-      ...folder.entries,
-    ];
-    const entries = named.map(([name, node]): FolderEntry => {
-      return { name, attributes: this.#attributes(node) };
-    });
-    const size = Math.min(request.size, FUSE_DATA_BYTES_MAX);
-    const plus = request.kind === "readdirplus";
-    this.#options.send(encodeFolder(request.unique, entries, request.offset, size, plus));
+  #readFolder(request: Kind<"readdir"> | Kind<"readdirplus">): void {
+    const { unique, node, kind, offset, size } = request;
+    const room = Math.min(size, FUSE_DATA_BYTES_MAX);
+    const entries = this.#nodes.list(node);
+    this.#options.send(encodeFolder(unique, entries, offset, room, kind === "readdirplus"));
   }
 
-  #read({ unique, handle, offset, size, flags }: Kind<"read" | "readdir" | "readdirplus">): void {
+  #read({ unique, handle, offset, size, flags }: Kind<"read">): void {
     const file = this.#file(handle);
     const { pool } = this.#options;
-    const length = Math.min(size, FUSE_DATA_BYTES_MAX);
     // Header and data share one buffer: one write sends both.
-    const buffer = pool.take(REPLY_HEADER_BYTES + length);
+    const buffer = pool.take(REPLY_HEADER_BYTES + Math.min(size, FUSE_DATA_BYTES_MAX));
     const into = buffer.bytes.subarray(REPLY_HEADER_BYTES);
     const done = (count: number): void => this.#sendData(unique, buffer, count);
     try {
       if (file.kind === "disk") {
-        this.#settle(unique, "disk", readDisk(file.handle.device, pool, into, offset), done, buffer);
-      } else {
-        const stop = new AbortController();
-        const outcome = file.handle.read(into, {
-          signal: stop.signal,
-          nonBlocking: (flags & O_NONBLOCK) !== 0,
-          continuation: offset > 0,
-        });
-        this.#settle(unique, "stream", outcome, done, buffer, () => stop.abort());
+        const outcome = readDisk(file.handle.device, pool, into, offset);
+        return this.#settleDisk(unique, outcome, done, buffer);
       }
+      this.#stream(unique, { flags, offset }, done, buffer, (call) => file.handle.read(into, call));
     } catch (error) {
       buffer.release();
       throw error;
@@ -315,55 +281,47 @@ export class FuseSession {
     };
     if (file.kind === "disk") {
       const outcome = writeDisk(file.handle.device, this.#options.pool, data, offset);
-      return this.#settle(unique, "disk", outcome, done);
+      return this.#settleDisk(unique, outcome, done, null);
     }
-    const stop = new AbortController();
-    const outcome = file.handle.write(data, {
-      signal: stop.signal,
-      nonBlocking: (flags & O_NONBLOCK) !== 0,
-      continuation: offset > 0,
-    });
-    this.#settle(unique, "stream", outcome, done, null, () => stop.abort());
+    this.#stream(unique, { flags, offset }, done, null, (call) => file.handle.write(data, call));
   }
 
-  #onDisk(
-    unique: number,
-    handle: number,
-    act: (device: DiskHandle["device"]) => Maybe<void>,
-  ): void {
+  #onDisk(unique: number, handle: number, act: (device: Device) => Maybe<void>): void {
     const file = this.#file(handle);
     if (file.kind !== "disk") refuse("EINVAL", "a stream has nothing to flush or to deallocate");
     const done = (): void => this.#status(unique, 0);
     const outcome = act(file.handle.device);
     if (outcome === undefined) return done();
-    this.#settle(unique, "disk", outcome.then(() => 0), done);
+    this.#settleDisk(unique, outcome.then(() => 0), done, null);
   }
 
-  /**
-   * Sends the reply when the outcome is there, and gives `buffer` back. Whoever waits for a disk and
-   * gets a signal is let go with EINTR; the disk goes on.
-   */
-  #settle(
+  /** A fresh read or write of a stream has offset 0; the pieces of a long one count up. */
+  #stream(
     unique: number,
-    kind: PendingReply["kind"],
+    { flags, offset }: { readonly flags: number; readonly offset: number },
+    done: (count: number) => void,
+    buffer: PooledBuffer | null,
+    act: (call: StreamCall) => Maybe<number>,
+  ): void {
+    const call = new Call((flags & O_NONBLOCK) !== 0, offset > 0);
+    const outcome = act(call);
+    const failed = (error: unknown): void => this.#fail(unique, error);
+    const interrupt = (): void => call.interrupt();
+    this.#pending.settle(outcome, { unique, kind: "stream", done, failed, interrupt, buffer });
+  }
+
+  /** Whoever waits for a disk and gets a signal is let go with EINTR; the disk goes on. */
+  #settleDisk(
+    unique: number,
     outcome: Maybe<number>,
     done: (count: number) => void,
-    buffer: PooledBuffer | null = null,
-    interrupt?: () => void,
+    buffer: PooledBuffer | null,
   ): void {
-    if (typeof outcome === "number") {
-      done(outcome);
-      buffer?.release();
-      return;
-    }
-    const letGo = (): void => {
-      if (this.#pending.delete(unique)) this.#status(unique, minusErrno("EINTR"));
+    const interrupt = (): void => {
+      if (this.#pending.drop(unique)) this.#status(unique, minusErrno("EINTR"));
     };
-    this.#pending.set(unique, { kind, interrupt: interrupt ?? letGo });
-    outcome.then(
-      (count) => this.#pending.delete(unique) && done(count),
-      (error: unknown) => this.#pending.delete(unique) && this.#fail(unique, error),
-    ).then(() => buffer?.release());
+    const failed = (error: unknown): void => this.#fail(unique, error);
+    this.#pending.settle(outcome, { unique, kind: "disk", done, failed, interrupt, buffer });
   }
 
   #sendData(unique: number, buffer: PooledBuffer, count: number): void {
@@ -381,9 +339,4 @@ export class FuseSession {
     if (!hasErrno(error)) this.#options.log.error("a bug ended a request of the mount", error);
     this.#status(unique, minusErrno(toBlockError(error).errno));
   }
-}
-
-function openFile(file: StreamFile | DiskFile, peer: Parameters<StreamFile["open"]>[0]): OpenFile {
-  if (file.kind === "stream") return { kind: "stream", handle: file.open(peer) };
-  return { kind: "disk", handle: file.open(peer) };
 }

@@ -11,7 +11,9 @@ import type { Maybe } from "../block/types.ts";
 export interface FusePeer {
   /** The process, as this process would see it; 0 if it cannot. */
   readonly pid: number;
+  /** Its user. */
   readonly uid: number;
+  /** Its group. */
   readonly gid: number;
 }
 
@@ -40,6 +42,7 @@ export interface StreamHandle {
 
 /** A file with the ways of a character device: what is read and written is a stream of each open. */
 export interface StreamFile {
+  /** Tells it from other nodes. */
   readonly kind: "stream";
   /** Permission bits, 0o600 for instance. */
   readonly permissions: number;
@@ -57,7 +60,9 @@ export interface DiskHandle {
 
 /** A disk: a file of a fixed size whose content is that of a Device. */
 export interface DiskFile {
+  /** Tells it from other nodes. */
   readonly kind: "disk";
+  /** Permission bits. */
   readonly permissions: number;
   /** Bytes; does not change. */
   readonly size: number;
@@ -67,7 +72,9 @@ export interface DiskFile {
 
 /** A folder. */
 export interface Folder {
+  /** Tells it from other nodes. */
   readonly kind: "folder";
+  /** Permission bits. */
   readonly permissions: number;
   /** What is in it now. */
   readonly entries: ReadonlyMap<string, FuseNode>;

@@ -5,16 +5,32 @@
  *
  * @module
  */
-import { cstring, fail, lastErrno } from "./errno.ts";
+import { cstring, fail, lastErrno, mayLoadNow } from "./errno.ts";
 import { closeDescriptor } from "./socket.ts";
 import { O_CLOEXEC, socketCalls } from "./socket_calls.ts";
+
+const SYMBOLS = {
+  prctl: { parameters: ["i32", "usize", "usize", "usize", "usize"], result: "i32" },
+} as const;
+
+type Calls = Deno.StaticForeignLibraryInterface<typeof SYMBOLS>;
+
+let table: Calls | null = mayLoadNow() ? load() : null;
+
+function load(): Calls {
+  return Deno.dlopen("libc.so.6", SYMBOLS).symbols;
+}
+
+function calls(): Calls {
+  return table ??= load();
+}
 
 const O_RDWR = 2;
 
 /** What `readChannel` and `writeChannel` give where errno is EINTR: a signal came, nothing was done. */
-export const INTERRUPTED = -4;
+export const INTERRUPTED: number = -4;
 /** What `readChannel` gives when the target was removed (ENOTBLK). */
-export const TARGET_REMOVED = -15;
+export const TARGET_REMOVED: number = -15;
 
 /**
  * Opens a channel: one open of a control device, close-on-exec, because a child that inherited it
@@ -41,4 +57,15 @@ export function writeChannel(fd: number, from: Uint8Array<ArrayBuffer>): number 
 /** Closes a channel, once. No thread may be in `readChannel` on it: it would go on reading. */
 export function closeChannel(fd: number): void {
   closeDescriptor(fd);
+}
+
+const PR_SET_IO_FLUSHER = 57;
+
+/**
+ * Tells the kernel that this thread completes block I/O: when memory is short, its allocations must not
+ * wait for writes that only it can complete. Threads that it starts later inherit it. False where that
+ * is not allowed (it takes CAP_SYS_RESOURCE) or not known (before Linux 5.6). See prctl(2).
+ */
+export function becomeIoFlusher(): boolean {
+  return calls().prctl(PR_SET_IO_FLUSHER, 1n, 0n, 0n, 0n) === 0;
 }

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { fail, lastErrno, prepareErrno } from "./errno.ts";
+import { fail, lastErrno, mayLoadNow, prepareErrno } from "./errno.ts";
 import { SystemError } from "./system_error.ts";
 
 const SYMBOLS = {
@@ -18,13 +18,15 @@ const SYMBOLS = {
 
 type Calls = Deno.StaticForeignLibraryInterface<typeof SYMBOLS>;
 
-let table: Calls | null = null;
+let table: Calls | null = mayLoadNow() ? load() : null;
 
-/** Loaded at first use: `tgkill` and `gettid` are missing in C libraries before glibc 2.30. */
-function calls(): Calls {
-  if (table !== null) return table;
+function load(): Calls {
   prepareErrno();
-  return table = Deno.dlopen("libc.so.6", SYMBOLS).symbols;
+  return Deno.dlopen("libc.so.6", SYMBOLS).symbols;
+}
+
+function calls(): Calls {
+  return table ??= load();
 }
 
 /** struct sigaction of glibc (x86-64, aarch64): handler, 1024 bits of mask, flags, restorer. */

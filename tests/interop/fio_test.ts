@@ -52,6 +52,24 @@ for (const kind of ["memory", "file"]) {
   }
 }
 
+const DM_USER = fileURLToPath(new URL("../support/dm_user_backend.ts", import.meta.url));
+
+for (const channels of [1, 4]) {
+  const name = `fio verifies what it wrote through dm-user with ${channels} channel(s)`;
+  interopTest(name, ["fio"], async () => {
+    await withTempDir(async (folder) => {
+      await using server = await startDmu([
+        ...["--nbd", `unix:${join(folder, "s")}`, "--backend", DM_USER],
+        `dm-user-memory:${SIZE}?channels=${channels}`,
+      ]);
+      const result = await verify(server.uri, folder, "--bsrange=512-256k", "--blockalign=512");
+      assert.equal(result.code, 0, result.stdout + result.stderr);
+      assert.equal(jobOf(result).read?.["io_bytes"], 64 * 1024 * 1024, "not all was verified");
+      await server.stop();
+    });
+  });
+}
+
 const FAULTS: readonly (readonly [fault: string, complaint: RegExp])[] = [
   ["failing-writes", /io_u error .* Input\/output error: write/],
   ["lost-writes", /bad magic header|verify failed/],

@@ -11,6 +11,7 @@ import {
   bounded,
   GOOD_TARGET,
   GoodClient,
+  lapse,
   openDescriptors,
   residentBytes,
   until,
@@ -27,10 +28,8 @@ const HARM_MS_MAX = 5_000;
 Deno.test("a daemon survives whatever comes, and serves others meanwhile", async () => {
   await withLive(TARGETS, {}, async ({ daemon, path, takenBytes }) => {
     await using good = await GoodClient.connect(path);
-    let taken_max = 0;
     const attacks = attack(path, { seed: 1, count: 1500, depth: DEPTH });
-    const watched = attacks.finally(() => taken_max = Math.max(taken_max, takenBytes()));
-    const toll = await bounded("1500 attacks", ATTACK_MS_MAX, good.during(watched));
+    const toll = await bounded("1500 attacks", ATTACK_MS_MAX, good.during(attacks));
     assert.equal(toll.attacks, 1500);
     assert.ok(toll.answered > 300_000 && toll.cutOff > 10, JSON.stringify(toll));
     assert.ok(good.verified > 20 && good.slowest_ms < HARM_MS_MAX, `${good.slowest_ms} ms`);
@@ -70,5 +69,13 @@ Deno.test("a server process survives whatever comes, and serves others meanwhile
     assert.ok(growth < 64 * MIB, `memory grew by ${growth} bytes`);
     await server.stop();
     assert.doesNotMatch(server.stderr(), /^dmu: error|\.ts:\d+/m);
+  });
+});
+
+Deno.test("GoodClient finds out that it was harmed", async () => {
+  const settings = { good: "flipped-bits:16M?after=5" };
+  await withLive({}, settings, async ({ path }) => {
+    await using good = await GoodClient.connect(path);
+    await assert.rejects(good.during(lapse(20_000)), /read at \d+/);
   });
 });

@@ -18,6 +18,7 @@ import { systemContext } from "../../lib/daemon/context.ts";
 import { type Daemon, startDaemon } from "../../lib/daemon/daemon.ts";
 import { parseEndpoint } from "../../lib/daemon/endpoint.ts";
 import { MemoryLog, SeededRandom } from "../support/context.ts";
+import { flippedBits } from "../support/faulty_backends.ts";
 import { withTempDir } from "../support/tools.ts";
 
 /** The target that attackers do not know of. */
@@ -33,9 +34,16 @@ export interface Live {
   takenBytes(): number;
 }
 
-/** Lets others run, a moment of time included. */
+/** Lets others run. */
 export function turn(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, 2));
+  return new Promise((resolve) => setTimeout(resolve, 0));
+}
+
+/** Lets a time pass, where a test is about time itself: what a server must not hold against anybody. */
+export function lapse(ms: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  AbortSignal.timeout(ms).addEventListener("abort", () => resolve());
+  return promise;
 }
 
 /** Waits until `holds`; fails with `what` if that takes more than `timeout_ms`. */
@@ -51,22 +59,17 @@ export async function until(
   }
 }
 
-/** Fails if `work` takes more than `timeout_ms`, after `cleanUp` had a chance to end it. */
-export async function bounded<T>(
-  what: string,
-  timeout_ms: number,
-  work: Promise<T>,
-  cleanUp: () => void = () => {},
-): Promise<T> {
+/** Fails if `work` takes more than `timeout_ms`. */
+export async function bounded<T>(what: string, timeout_ms: number, work: Promise<T>): Promise<T> {
+  const signal = AbortSignal.timeout(timeout_ms);
   const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => {
-    cleanUp();
+  const onAbort = (): void =>
     late.reject(new assert.AssertionError({ message: `not within ${timeout_ms} ms: ${what}` }));
-  }, timeout_ms);
+  signal.addEventListener("abort", onAbort);
   try {
     return await Promise.race([work, late.promise]);
   } finally {
-    clearTimeout(timer);
+    signal.removeEventListener("abort", onAbort);
   }
 }
 
@@ -93,17 +96,26 @@ const later: BackendType<MemoryOptions> = {
   },
 };
 
+/** Settings of a daemon under attack. */
+export interface LiveSettings {
+  readonly limits?: ClientLimits;
+  readonly config?: ConfigParts;
+  /** The spec of GOOD_TARGET; memory if left out. */
+  readonly good?: string;
+}
+
 /** Runs a daemon with these targets and GOOD_TARGET; nothing may be left when it has stopped. */
 export async function withLive(
   specs: Readonly<Record<string, string>>,
-  settings: { readonly limits?: ClientLimits; readonly config?: ConfigParts },
+  settings: LiveSettings,
   attack: (live: Live) => Promise<void>,
 ): Promise<void> {
   await withTempDir(async (folder) => {
     const log = new MemoryLog();
     const registry = defaultRegistry();
     registry.register(later);
-    const all = { ...specs, [GOOD_TARGET]: "memory:16M" };
+    registry.register(flippedBits);
+    const all = { ...specs, [GOOD_TARGET]: settings.good ?? "memory:16M" };
     const targets = Object.entries(all).map(([name, spec]) => ({
       name,
       spec: parseSpec(spec.replaceAll("DIR", folder)),
@@ -174,9 +186,13 @@ export class GoodClient implements AsyncDisposable {
   }
 
   /** Connects to the server at `path`. Clients at the same time need areas of their own, 0 to 15. */
-  static async connect(path: string, area = 0): Promise<GoodClient> {
+  static connect(path: string, area = 0): Promise<GoodClient> {
+    return GoodClient.open(`nbd+unix:///${GOOD_TARGET}?socket=${path}`, area);
+  }
+
+  /** Connects to the server that the URI says. */
+  static async open(uri: string, area = 0): Promise<GoodClient> {
     const context = systemContext({ log: new MemoryLog() });
-    const uri = `nbd+unix:///${GOOD_TARGET}?socket=${path}`;
     const { opened } = await defaultRegistry().open(parseSpec(uri), context);
     const options = { name: "client", clock: context.clock, log: context.log };
     const client = new GoodClient(new Device(opened.backend, options), area);

@@ -1,0 +1,61 @@
+/**
+ * Memory behind dm-user: the simulated kernel in front, our daemon on some channels behind it. Loaded
+ * with `--backend`, so that real NBD clients do their I/O through every part of dm-user.
+ *
+ * @module
+ */
+import { memory } from "../../backends/memory.ts";
+import type { OpenContext } from "../../lib/block/context.ts";
+import { Device } from "../../lib/block/device.ts";
+import {
+  countOption,
+  type OptionSchema,
+  optionSchema,
+  sizeOption,
+} from "../../lib/block/options.ts";
+import type { BackendType, Opened } from "../../lib/block/types.ts";
+import { serveChannel } from "../../lib/dm_user/serve.ts";
+import { simulatedBackend } from "../../lib/dm_user/simulator/backend.ts";
+import { SimulatedKernel } from "../../lib/dm_user/simulator/kernel.ts";
+import { channelPair } from "../../lib/dm_user/simulator/streams.ts";
+
+/** What it is told. */
+export interface SimulatedOptions {
+  readonly size: number;
+  readonly channels: number;
+}
+
+const options: OptionSchema<SimulatedOptions> = optionSchema<SimulatedOptions>({
+  size: sizeOption({ summary: "bytes of the device, a multiple of 512" }),
+  channels: countOption({ summary: "channels that the daemon serves", default: 1, min: 1 }),
+});
+
+async function open(wish: SimulatedOptions, context: OpenContext): Promise<Opened> {
+  const { size, channels } = wish;
+  const { backend: storage } = await memory.open({ size, limit: 2 * size }, context);
+  const device = new Device(storage, { name: "disk", clock: context.clock, log: context.log });
+  const kernel = new SimulatedKernel({ clock: context.clock, random: context.random });
+  const simulated = kernel.createSimple("disk", size / 512, { discard: true, writeZeroes: true });
+  const daemons = Array.from(
+    { length: channels },
+    () => serveChannel(channelPair(kernel.open("disk")), device),
+  );
+  const front = simulatedBackend(simulated);
+  async function dispose(): Promise<void> {
+    await front[Symbol.asyncDispose]();
+    kernel.remove("disk");
+    await Promise.all(daemons);
+    await device[Symbol.asyncDispose]();
+  }
+  let disposed: Promise<void> | null = null;
+  return { backend: { ...front, [Symbol.asyncDispose]: () => disposed ??= dispose() } };
+}
+
+/** The kind "dm-user-memory". */
+export const dmUserMemory: BackendType<SimulatedOptions> = {
+  name: "dm-user-memory",
+  summary: "memory behind a simulated dm-user device",
+  options,
+  argument: "size",
+  open,
+};
