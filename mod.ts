@@ -62,3 +62,5 @@ export {
 } from "./lib/daemon/daemon.ts";
 export type { ClientLimits } from "./lib/daemon/connections.ts";
 export type { Target } from "./lib/daemon/target.ts";
+export type { DmUserConfig } from "./lib/daemon/dm_user_config.ts";
+export type { DaemonDmUser } from "./lib/daemon/daemon.ts";
