@@ -6,6 +6,7 @@
  */
 import {
   cstring,
+  EACCES,
   EAGAIN,
   EBUSY,
   EINTR,
@@ -61,6 +62,9 @@ export function openFuse(): number {
     if (errno === ENOENT || errno === ENODEV) {
       throw systemError(errno, "open", DEVICE, "this kernel has no FUSE loaded: try modprobe fuse");
     }
+    if (errno === EACCES || errno === EPERM) {
+      throw systemError(errno, "open", DEVICE, "permission denied, run this as root");
+    }
     fail("open", DEVICE);
   }
 }
@@ -86,7 +90,9 @@ export function mountFuse(fd: number, options: MountOptions): void {
   const type = cstring(`fuse.${kind}`);
   if (calls().mount(cstring(source), cstring(folder), type, flags, cstring(data)) === 0) return;
   const errno = lastErrno();
-  if (errno === EPERM) throw systemError(errno, "mount on", folder, "only root may mount");
+  if (errno === EPERM) {
+    throw systemError(errno, "mount on", folder, "permission denied, run this as root");
+  }
   throw systemError(errno, "mount on", folder);
 }
 
