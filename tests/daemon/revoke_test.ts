@@ -16,6 +16,7 @@ import { MemoryLog } from "../support/context.ts";
 
 const BLOCK = 4096;
 const DEPTH = 16;
+const UNTIL_MS_MAX = 20_000;
 
 /** Memory whose reads of the first block end when the test opens the barrier. */
 class Barrier {
@@ -94,8 +95,13 @@ async function withDaemon(run: (running: Running) => Promise<void>): Promise<voi
   }
 }
 
+/** Resolves when something is so; fails if it does not become so for long. */
 async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise<void>((resolve) => setTimeout(resolve, 0));
+  const end_ms = performance.now() + UNTIL_MS_MAX;
+  while (!condition()) {
+    assert.ok(performance.now() < end_ms, `not within ${UNTIL_MS_MAX} ms: ${condition}`);
+    await new Promise<void>((resolve) => setTimeout(resolve, 0));
+  }
 }
 
 async function read(client: Device, block: number): Promise<void> {

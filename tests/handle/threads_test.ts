@@ -11,6 +11,7 @@ import { WATCH, WATCH_WORDS } from "./gate_worker.ts";
 const ROUNDS = 200;
 const THREADS = 3;
 const DEATHS = 20;
+const UNTIL_MS_MAX = 20_000;
 
 function watchMemory(): Int32Array<SharedArrayBuffer> {
   return new Int32Array(new SharedArrayBuffer(WATCH_WORDS * Int32Array.BYTES_PER_ELEMENT));
@@ -21,7 +22,9 @@ function newTable(): OpenFileTable {
 }
 
 async function until(watch: Int32Array<SharedArrayBuffer>, word: number): Promise<void> {
+  const end_ms = performance.now() + UNTIL_MS_MAX;
   while (Atomics.load(watch, word) === 0) {
+    assert.ok(performance.now() < end_ms, `not within ${UNTIL_MS_MAX} ms: word ${word}`);
     await new Promise<void>((resolve) => setTimeout(resolve, 0));
   }
 }
@@ -117,18 +120,23 @@ Deno.test("OpenFile.drain() ends whenever a busy thread is killed", async () => 
     file.activate();
     const number = table.joinThread();
     const watch = watchMemory();
-    {
-      using thread = new GateThread();
-      thread.tell({ kind: "churn", shared: file.share(number), watch: watch.buffer });
-      await until(watch, WATCH.entered);
+    try {
+      {
+        using thread = new GateThread();
+        thread.tell({ kind: "churn", shared: file.share(number), watch: watch.buffer });
+        await until(watch, WATCH.entered);
+      }
+      // It may still run for a moment: what it does then must not count.
+      if (death % 2 === 0) file.revoke();
+      table.withdrawThread(number);
+      file.revoke();
+      const drained = file.drain();
+      await drained;
+      await file.released;
+    } finally {
+      // The runtime does not interrupt a loop that is running: without this it would go on for ever.
+      Atomics.store(watch, WATCH.stop, 1);
     }
-    // It may still run for a moment: what it does then must not count.
-    if (death % 2 === 0) file.revoke();
-    table.withdrawThread(number);
-    file.revoke();
-    const drained = file.drain();
-    await drained;
-    await file.released;
     assert.equal(table.size, 0);
   }
 });
