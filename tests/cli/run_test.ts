@@ -4,7 +4,16 @@ import manifest from "../../deno.json" with { type: "json" };
 import { VERSION } from "../../cli/version.ts";
 import { CapturedIo, dmu } from "./captured_io.ts";
 
-const COMMANDS = ["serve", "info", "copy", "simulate", "table", "backends", "completion", "version"];
+const COMMANDS = [
+  "serve",
+  "info",
+  "copy",
+  "simulate",
+  "table",
+  "backends",
+  "completion",
+  "version",
+];
 
 Deno.test("dmu --help lists every command", async () => {
   const { code, stdout, stderr } = await dmu(["--help"]);
