@@ -43,8 +43,15 @@ const TOOLS = {
   "qemu-img": { package: "qemu-utils" },
   "qemu-io": { package: "qemu-utils" },
   "qemu-nbd": { package: "qemu-utils" },
+  setpriv: { package: "util-linux" },
   strace: { package: "strace" },
   "systemd-socket-activate": { package: "systemd" },
+  "python3-pyxs": { package: "python3-pyxs", command: "python3", probe: ["-c", "import pyxs"] },
+  "test-xenstore": {
+    package: "xen-utils-4.17, which .ci/run unpacks and puts on PATH",
+    probe: ["--list-tests"],
+  },
+  "xenstore-ls": { package: "xenstore-utils" },
 } as const satisfies Record<string, Tool>;
 
 /** A tool that tests may need. */

@@ -1,0 +1,68 @@
+/**
+ * Paths of nodes: which are valid, and what a relative one means to a caller. Pure.
+ *
+ * @module
+ */
+import { XenstoreError } from "./errors.ts";
+import { ABSOLUTE_PATH_LENGTH_MAX, PATH_LENGTH_MAX } from "./limits.ts";
+
+const VALID = /^(?:\/|(?:\/[A-Za-z0-9\-_@]+)+)$/;
+const DOMAIN_PREFIX = /^\/local\/domain\/\d{1,5}\//;
+
+/** The home of a domain: what its relative paths begin from. */
+export function domainPath(domid: number): string {
+  return `/local/domain/${domid}`;
+}
+
+/** True for a path that a node may have. */
+export function isNodePath(path: string): boolean {
+  if (!VALID.test(path)) return false;
+  if (path.length <= PATH_LENGTH_MAX) return true;
+  const prefix = DOMAIN_PREFIX.exec(path)?.[0].length ?? 0;
+  return path.length - prefix <= PATH_LENGTH_MAX && path.length <= ABSOLUTE_PATH_LENGTH_MAX;
+}
+
+/** True for an event path that is no node. */
+export function isSpecialPath(path: string): boolean {
+  return path.startsWith("@");
+}
+
+/** What a caller's path means, valid or not. */
+function canonical(path: string, domid: number): string {
+  return path.startsWith("/") || isSpecialPath(path) ? path : `${domainPath(domid)}/${path}`;
+}
+
+/** The whole path of what a caller wants to watch. Throws EINVAL for one that cannot be. */
+export function watchPath(path: string, domid: number): string {
+  if (!isSpecialPath(path)) return absolutePath(path, domid);
+  if (path.length <= PATH_LENGTH_MAX) return path;
+  throw new XenstoreError("EINVAL", `Cannot watch path ${quoted(path)}: it is too long`);
+}
+
+/** The whole path of a node that a caller named. Throws EINVAL if no node can have it. */
+export function absolutePath(path: string, domid: number): string {
+  const whole = canonical(path, domid);
+  if (isNodePath(whole)) return whole;
+  throw new XenstoreError("EINVAL", `Cannot use path ${quoted(path)}: it is not valid`);
+}
+
+/** The path of the parent, "/" for a node below the root and for the root. */
+export function parentPath(path: string): string {
+  return path.slice(0, Math.max(1, path.lastIndexOf("/")));
+}
+
+/** The last name of a path. */
+export function baseName(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}
+
+/** The path of a child. */
+export function childPath(path: string, name: string): string {
+  return path === "/" ? `/${name}` : `${path}/${name}`;
+}
+
+/** A path for a message: short enough, no control characters. */
+export function quoted(path: string): string {
+  const length = 80;
+  return JSON.stringify(path.length > length ? `${path.slice(0, length)}…` : path);
+}
