@@ -5,6 +5,7 @@
  * @module
  */
 import type { Log } from "../lib/block/context.ts";
+import { BlockError, errnoText, hasErrno, toBlockError } from "../lib/block/errors.ts";
 import { printable } from "./safe_text.ts";
 
 /** Standard streams, terminal, environment and signals. */
@@ -23,7 +24,10 @@ export interface CliIo {
   readonly plain: boolean;
   /** A variable of the environment. */
   env(name: string): string | undefined;
-  /** Calls `handler` for each SIGTERM or SIGINT until what is returned is called. */
+  /**
+   * Calls `handler` for each SIGTERM, SIGINT or SIGHUP (a terminal that goes away) until what is
+   * returned is called. SIGHUP stays ignored if it was from the start, as under nohup(1).
+   */
   onStopSignal(handler: () => void): () => void;
   /** Ends the process at once. */
   exitNow(code: number): void;
@@ -51,6 +55,17 @@ function columns(): number {
   }
 }
 
+/** True if whoever started this process wants it to survive its terminal. See proc(5), SigIgn. */
+function hangUpIsIgnored(): boolean {
+  try {
+    const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(Deno.readTextFileSync("/proc/self/status"))?.[1];
+    return mask !== undefined && (BigInt(`0x${mask}`) & 1n) !== 0n;
+  } catch {
+    // No /proc here.
+    return false;
+  }
+}
+
 function writeAll(to: { writeSync(bytes: Uint8Array): number }, text: string): void {
   let rest = new TextEncoder().encode(text);
   while (rest.length > 0) rest = rest.subarray(to.writeSync(rest));
@@ -58,6 +73,7 @@ function writeAll(to: { writeSync(bytes: Uint8Array): number }, text: string): v
 
 /** The streams, terminal and signals of this process. */
 export function processIo(): CliIo {
+  const survivesHangUp = hangUpIsIgnored();
   return {
     verbose: false,
     out(text: string): void {
@@ -65,7 +81,10 @@ export function processIo(): CliIo {
         writeAll(Deno.stdout, text);
       } catch (error) {
         if (error instanceof Deno.errors.BrokenPipe) throw new OutputClosed({ cause: error });
-        throw error;
+        if (!hasErrno(error)) throw error;
+        const { errno } = toBlockError(error);
+        const message = `Cannot write to standard output: ${errnoText(errno)}`;
+        throw new BlockError(errno, message, { cause: error });
       }
     },
     err(text: string): void {
@@ -83,10 +102,15 @@ export function processIo(): CliIo {
     plain: Deno.noColor,
     env: (name) => Deno.env.get(name),
     onStopSignal(handler: () => void): () => void {
-      const signals = ["SIGTERM", "SIGINT"] as const;
-      for (const signal of signals) Deno.addSignalListener(signal, handler);
+      // With the first listener of any signal Deno lets SIGHUP end the process, ignored or not.
+      const handlers = [
+        ["SIGTERM", handler],
+        ["SIGINT", handler],
+        ["SIGHUP", survivesHangUp ? () => {} : handler],
+      ] as const;
+      for (const [signal, each] of handlers) Deno.addSignalListener(signal, each);
       return () => {
-        for (const signal of signals) Deno.removeSignalListener(signal, handler);
+        for (const [signal, each] of handlers) Deno.removeSignalListener(signal, each);
       };
     },
     exitNow: (code) => Deno.exit(code),

@@ -7,6 +7,7 @@
 import { BlockError, hasErrno } from "../lib/block/errors.ts";
 import { formatSize } from "../lib/block/size.ts";
 import { caretLines, UsageError } from "../lib/block/usage_error.ts";
+import { SystemError } from "../lib/sys/system_error.ts";
 import type { CliIo } from "./io.ts";
 import { printable } from "./safe_text.ts";
 
@@ -63,7 +64,7 @@ export function plural(count: number, noun: string): string {
 /** Prints an error in the form that all commands share. Gives the exit code that it means. */
 export function printError(io: CliIo, error: unknown): number {
   const message = error instanceof Error ? error.message : String(error);
-  const line = printable(message.split("\n", 1)[0] ?? "");
+  const line = printable(isOwn(error) ? message : message.split("\n", 1)[0] ?? "");
   if (error instanceof UsageError) {
     io.err(`dmu: ${line}\n`);
     if (error.place !== null) io.err(`${caretLines(error.place, io.columns).join("\n")}\n`);
@@ -75,6 +76,11 @@ export function printError(io: CliIo, error: unknown): number {
   io.err(`dmu: ${line}${hint}\n`);
   printStack(io, error);
   return EXIT_FAILED;
+}
+
+/** Written here, so a line break in the message comes from a name in it, and more follows. */
+function isOwn(error: unknown): boolean {
+  return error instanceof UsageError || error instanceof BlockError || error instanceof SystemError;
 }
 
 /** A BlockError that was made of something that has no errno stands for a fault of a program. */

@@ -184,7 +184,7 @@ interface Stop {
 }
 
 /** A second signal ends the process. */
-function waitForStop(io: CliIo, failed: Promise<string>): Stop {
+function waitForStop(io: CliIo, failed: Promise<unknown>): Stop {
   const { promise, resolve } = Promise.withResolvers<boolean>();
   let signals = 0;
   const end = io.onStopSignal(() => {
@@ -210,7 +210,7 @@ async function serve(io: CliIo, specs: readonly string[], options: ServeOptions)
     place = await defaultSocket((name) => io.env(name));
   }
   const endpoints = place === null ? parts.endpoints ?? [] : [place.endpoint];
-  const failure = Promise.withResolvers<string>();
+  const failure = Promise.withResolvers<Error>();
   const stop = waitForStop(io, failure.promise);
   try {
     const config = finishConfig({ ...parts, endpoints });
@@ -231,7 +231,7 @@ async function serve(io: CliIo, specs: readonly string[], options: ServeOptions)
     } finally {
       await daemon.stop();
     }
-    if (!asked) throw new Error(await failure.promise);
+    if (!asked) throw await failure.promise;
   } finally {
     stop.end();
     await place?.remove();

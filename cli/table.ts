@@ -9,7 +9,7 @@ import { type AnyCommand, command, examples } from "./command.ts";
 import type { CliIo } from "./io.ts";
 import { printJson } from "./output.ts";
 import { shellQuote } from "./safe_text.ts";
-import { checkTargetName, wholeSectors } from "./target_size.ts";
+import { checkControlName, wholeSectors } from "./target_size.ts";
 
 interface TableOptions {
   readonly size: string;
@@ -17,7 +17,7 @@ interface TableOptions {
 }
 
 function table(io: CliIo, name: string, options: TableOptions): void {
-  checkTargetName(name, { text: name, start: 0, end: name.length });
+  checkControlName(name, { text: name, start: 0, end: name.length });
   const size = wholeSectors(options.size, {
     text: options.size,
     start: 0,
@@ -25,9 +25,11 @@ function table(io: CliIo, name: string, options: TableOptions): void {
   });
   const sectors = size / SECTOR_BYTES;
   const line = formatTableLine({ start: 0, sectors, name });
-  const create = `echo ${shellQuote(line)} | dmsetup create ${shellQuote(name)}`;
-  const remove = `dmsetup remove ${shellQuote(name)}`;
-  const control = `${CONTROL_FOLDER}/${name}`, device = `/dev/mapper/${name}`;
+  // A control device may be in a folder, a dm device may not.
+  const deviceName = name.replaceAll("/", "_");
+  const create = `echo ${shellQuote(line)} | dmsetup create ${shellQuote(deviceName)}`;
+  const remove = `dmsetup remove ${shellQuote(deviceName)}`;
+  const control = `${CONTROL_FOLDER}/${name}`, device = `/dev/mapper/${deviceName}`;
   if (options.json) {
     printJson(io, { name, size, sectors, table: line, create, remove, control, device });
   } else {
@@ -43,7 +45,10 @@ export function tableCommand(io: CliIo): AnyCommand {
       "Print the command that makes a device-mapper device with one target of type user, on a " +
         "kernel that has dm-user. Its daemon then opens /dev/dm-user/NAME.",
     )
-    .argument("<name>", "name of the device and of its control device")
+    .argument(
+      "<name>",
+      "name of the device and of its control device; a slash becomes _ in the former",
+    )
     .requiredOption("--size <size>", "size of the device, for instance 1G or 2048s")
     .option("--json", "print JSON")
     .addHelpText(

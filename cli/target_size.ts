@@ -8,6 +8,9 @@ import { targetNameProblem } from "../lib/block/spec.ts";
 import { type Place, UsageError } from "../lib/block/usage_error.ts";
 import { SECTOR_BYTES } from "../lib/dm_user/constants.ts";
 
+/** Longest name that dmsetup takes. */
+const DEVICE_NAME_BYTES_MAX = 127;
+
 /** A target to be made. */
 export interface NamedSize {
   readonly name: string;
@@ -27,6 +30,22 @@ export function wholeSectors(size: string, place: Place): number {
 export function checkTargetName(name: string, place: Place): void {
   const problem = targetNameProblem(name);
   if (problem !== null) throw new UsageError(`Cannot use "${name}": ${problem}`, place);
+}
+
+/**
+ * Throws UsageError if `name` cannot name a control device: names of targets, parted by slashes.
+ * `place` is where it stands.
+ */
+export function checkControlName(name: string, place: Place): void {
+  for (const part of name.split("/")) {
+    const problem = targetNameProblem(part);
+    if (problem !== null) throw new UsageError(`Cannot use "${name}": ${problem}`, place);
+  }
+  if (name.length <= DEVICE_NAME_BYTES_MAX) return;
+  throw new UsageError(
+    `Cannot use "${name}": the name of a dm device has at most ${DEVICE_NAME_BYTES_MAX} characters`,
+    place,
+  );
 }
 
 /** Parses `NAME=SIZE`. Throws UsageError with the place of what is wrong. */

@@ -207,6 +207,14 @@ Deno.test("the single file keeps its cache safe", async (t) => {
       }
     });
 
+    await t.step("a home that is not there is not made", () =>
+      leavingNoTrace(async () => {
+        const missing = join(folder, "nonexistent");
+        const report = reportOf(await start(file, ["0"], { HOME: missing }));
+        assert.equal(report.env["DENO_DIR"], join(FALLBACK, "state"));
+        assert.throws(() => Deno.statSync(missing), Deno.errors.NotFound);
+      }));
+
     await t.step(
       "a damaged file is refused with one line for each place",
       () =>
@@ -216,6 +224,7 @@ Deno.test("the single file keeps its cache safe", async (t) => {
           bytes.fill(0, bytes.length - 1_000_000);
           Deno.writeFileSync(damaged, bytes, { mode: 0o755 });
           const place = join(folder, "for damaged");
+          Deno.mkdirSync(place);
           const result = await start(damaged, ["0"], { HOME: place });
           assert.equal(result.code, 1, result.stderr);
           assert.equal(result.stdout, "");

@@ -79,8 +79,11 @@ dmu_folder=$(
     return 0
   }
 
+  # A home that is not there (/nonexistent, of system users) is not made.
+  home=${HOME-}
+  [ -d "$home" ] || home=
   problems=
-  for place in "${XDG_CACHE_HOME-}" "${HOME:+$HOME/.cache}" /var/tmp /tmp; do
+  for place in "${XDG_CACHE_HOME-}" "${home:+$home/.cache}" /var/tmp /tmp; do
     case $place in
       /var/tmp | /tmp) folder=$place/dmu-$user ;;
       /*) folder=$place/dmu ;;

@@ -162,6 +162,6 @@ export async function compareDevices(
     // Pieces come in order: none that begins later can hold the first difference.
     if (differenceAt !== null) await items.return(undefined);
   });
-  const elapsedUs = options.clock.now() - startUs;
+  const elapsedUs = Math.round(options.clock.now() - startUs);
   return { bytesTotal, bytesCompared, bytesSkipped, differenceAt, elapsedUs };
 }

@@ -288,7 +288,7 @@ export async function copyDevice(
   const startUs = options.clock.now();
   const copy = new Copy(source, destination, options);
   await copy.run();
-  const elapsedUs = options.clock.now() - startUs;
+  const elapsedUs = Math.round(options.clock.now() - startUs);
   const verified = options.verify === true ? await verifyCopy(source, destination, options) : null;
   const { bytesRead, bytesWritten, bytesZeroed, bytesSkipped } = copy;
   const bytesTotal = source.geometry.size;

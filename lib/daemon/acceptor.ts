@@ -27,6 +27,14 @@ const THREAD_NAME = "dmu:acceptor";
 /** A connection that comes from the acceptor. */
 export type NbdHandOver = HandOver<HandshakeResult>;
 
+/** How many connections there may be after their handshake, and are. */
+export interface Places {
+  /** The acceptor adds one for each hand-over; who is handed over is taken off when it ends. */
+  readonly taken: Int32Array<SharedArrayBuffer>;
+  /** Above this, clients are refused in their handshake. */
+  readonly max: number;
+}
+
 /** What an acceptor needs. */
 export interface AcceptorOptions {
   /** Listening sockets, which the acceptor does not close. */
@@ -36,6 +44,7 @@ export interface AcceptorOptions {
   readonly tls: TlsMode;
   /** Limits that differ from those in lib/driver/limits.ts. */
   readonly limits: Partial<AcceptLimits>;
+  readonly places: Places;
   /** Takes a connection, and its descriptor, over. */
   onHandOver(handOver: NbdHandOver): void;
   /** Hears of handshakes that failed. */
@@ -52,6 +61,7 @@ type ToAcceptor =
     readonly exports: ExportTable;
     readonly tls: TlsMode;
     readonly limits: Partial<AcceptLimits>;
+    readonly places: Places;
   }
   | { readonly kind: "exports"; readonly exports: ExportTable }
   | { readonly kind: "stop" };
@@ -93,8 +103,9 @@ export class Acceptor {
       this.#stopped.resolve();
       if (!this.#stopping) options.onFailure(event.message);
     });
-    const { listeners, exports, tls, limits } = options;
-    this.#post({ kind: "start", listeners, wakeFd: this.#wakeFd, exports, tls, limits }, false);
+    const { listeners, exports, tls, limits, places } = options;
+    const wakeFd = this.#wakeFd;
+    this.#post({ kind: "start", listeners, wakeFd, exports, tls, limits, places }, false);
   }
 
   /** Handshakes see this table from now on. */
@@ -142,7 +153,7 @@ class AcceptorThread {
   }
 
   async #run(start: ToAcceptor & { kind: "start" }): Promise<void> {
-    const { listeners, wakeFd, tls, limits } = start;
+    const { listeners, wakeFd, tls, limits, places } = start;
     const current = (): ExportTable => this.#exports;
     const exports: ExportTable = {
       get exports() {
@@ -154,6 +165,11 @@ class AcceptorThread {
       get stopping() {
         return current().stopping;
       },
+      // Read for the option that ends a handshake, so nobody else can come in between.
+      get full() {
+        const full = Atomics.load(places.taken, 0) >= places.max;
+        return full ? `there are ${places.max} connections already` : null;
+      },
     };
     const loop = new AcceptLoop<HandshakeResult>({
       listeners,
@@ -161,7 +177,10 @@ class AcceptorThread {
       clock: systemClock,
       limits,
       createHandshake: () => new ServerHandshake({ exports, tls, secured: false }),
-      onHandOver: (handOver) => this.#tell({ kind: "hand-over", handOver }),
+      onHandOver: (handOver) => {
+        Atomics.add(places.taken, 0, 1);
+        this.#tell({ kind: "hand-over", handOver });
+      },
       onEvent: (event) => this.#tell({ kind: "event", event }),
     });
     this.#tell({ kind: "started" });

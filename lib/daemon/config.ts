@@ -347,12 +347,16 @@ export async function readConfig(
   } catch (error) {
     const reason = error instanceof Deno.errors.NotFound
       ? "there is no such file"
+      : error instanceof TypeError
+      ? "it is not UTF-8 text"
+      : error instanceof Deno.errors.IsADirectory
+      ? "it is a directory"
       : error instanceof RangeError
       ? `it has more than ${CONFIG_BYTES_MAX} bytes`
       : error instanceof Error
       ? error.message
       : String(error);
-    throw new UsageError(`Cannot read the configuration ${path}: ${reason}`, null, {
+    throw new UsageError(`Cannot read the configuration "${path}": ${reason}`, null, {
       cause: error,
     });
   }
@@ -379,11 +383,10 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
     throw new UsageError(`Cannot serve: there are more than ${TARGETS_MAX} targets`);
   }
   const names = new Set<string>();
-  for (const { name, spec } of targets) {
+  for (const { name } of targets) {
     const problem = names.has(name) ? "the name is given twice" : targetNameProblem(name);
-    if (problem !== null) {
-      throw new UsageError(`Cannot add target "${name}": ${problem}`, spec.kindPlace);
-    }
+    // No place: a spec does not know where its target's name was written.
+    if (problem !== null) throw new UsageError(`Cannot add target "${name}": ${problem}`);
     names.add(name);
   }
   const defaultTarget = chooseDefault(parts, targets);

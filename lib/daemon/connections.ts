@@ -80,6 +80,10 @@ export function peerText(peer: Peer): string {
 
 /** All connections that were handed over and are not over. */
 export class Connections {
+  /** Shared with the acceptor, which adds one when it hands a connection over; here they are taken off. */
+  readonly taken: Int32Array<SharedArrayBuffer> = new Int32Array(
+    new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
+  );
   readonly #options: ConnectionsOptions;
   readonly #connections = new Set<Connection>();
   readonly #sweeper: ReturnType<typeof setInterval>;
@@ -104,6 +108,7 @@ export class Connections {
     if (this.#stopping || this.#connections.size >= connectionsMax) {
       if (!this.#stopping) log.warn(`Refused ${who}: there are ${connectionsMax} connections`);
       closeDescriptor(handOver.fd);
+      Atomics.sub(this.taken, 0, 1);
       return;
     }
     const abort = new AbortController();
@@ -117,9 +122,15 @@ export class Connections {
           if (this.#stopping) log.debug(`Cut off ${who}: ${reasonOf(error)}`);
           else log.info(`Connection of ${who} ended: ${reasonOf(error)}`);
         },
-      ).finally(() => this.#connections.delete(connection)),
+      ).finally(() => {
+        this.#connections.delete(connection);
+        Atomics.sub(this.taken, 0, 1);
+      }),
     };
     this.#connections.add(connection);
+    if (this.#connections.size === connectionsMax) {
+      log.warn(`There are ${connectionsMax} connections: more clients are refused until one ends`);
+    }
   }
 
   async #serve(handOver: NbdHandOver, connection: Connection): Promise<void> {

@@ -30,8 +30,8 @@ export interface DaemonOptions {
   readonly registry: Registry;
   /** Messages for a human. */
   readonly log: Log;
-  /** The daemon cannot go on accepting: it should be stopped. */
-  readonly onFailure?: (reason: string) => void;
+  /** The daemon cannot go on: it should be stopped. A BlockError if that is no fault of the program. */
+  readonly onFailure?: (error: Error) => void;
   /**
    * There is nothing left to serve, and that is no failure: dm-user targets were removed, or access of
    * their channels taken away.
@@ -159,11 +159,12 @@ class RunningDaemon implements Daemon {
       exports,
       tls: tlsConfig === null ? "off" : tlsConfig.require ? "required" : "optional",
       limits,
+      places: { taken: connections.taken, max: connectionsMax },
       onHandOver: (handOver) => connections.take(handOver),
       onEvent: (event) => this.#heard(event),
       onFailure: (reason) => {
         log.error(`The acceptor has failed, nobody can connect any more: ${reason}`);
-        this.#options.onFailure?.(reason);
+        this.#options.onFailure?.(new Error(reason));
       },
     });
   }
@@ -198,8 +199,8 @@ class RunningDaemon implements Daemon {
   #dmUserOver(ends: readonly DmUserEnd[]): void {
     const { onFailure, onDone } = this.#options;
     if (this.#stopped !== null || this.#listeners.length > 0) return;
-    if (ends.includes("lost")) onFailure?.("there is no channel left that works");
-    else onDone?.();
+    if (!ends.includes("lost")) return onDone?.();
+    onFailure?.(new BlockError("EIO", "Cannot go on: no dm-user channel works any more"));
   }
 
   stop(): Promise<void> {

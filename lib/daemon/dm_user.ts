@@ -10,6 +10,7 @@ import type { Clock, Log } from "../block/context.ts";
 import type { Device } from "../block/device.ts";
 import { BlockError, toBlockError } from "../block/errors.ts";
 import type { Gate } from "../block/request.ts";
+import { SECTOR_BYTES } from "../dm_user/constants.ts";
 import { RealChannel } from "../dm_user/real_channel.ts";
 import { becomeIoFlusher, openChannel } from "../sys/channel.ts";
 import { SystemError } from "../sys/system_error.ts";
@@ -70,7 +71,10 @@ function has(path: string): boolean {
 function openProblem(error: unknown, options: DmUserOptions, path: string): BlockError {
   const { config: { name }, folder, device } = options;
   const { errno } = toBlockError(error);
-  const make = `dmu table ${name} --size ${device.geometry.size} | sh`;
+  // To be pasted: `dmu table` takes these names alone, and a shell needs no quotes for them.
+  const make = /^\w[\w./-]*$/.test(name)
+    ? `dmu table ${name} --size ${device.geometry.size} | sh`
+    : "dmsetup create";
   const reason = errno === "ENOENT" && !has(folder)
     ? `there is no ${folder}: load the module (modprobe dm-user), then make the target (${make})`
     : errno === "ENOENT" && has(dirname(path))
@@ -103,6 +107,13 @@ export class DmUserDevice {
     this.#channels = [];
     if (!becomeIoFlusher()) {
       options.log.debug("Memory that runs short can stall dm-user devices: no CAP_SYS_RESOURCE");
+    }
+    const { minimum } = options.device.geometry;
+    if (minimum > SECTOR_BYTES) {
+      options.log.warn(
+        `${this.path} has sectors of ${SECTOR_BYTES} bytes, target ${options.config.target} takes ` +
+          `whole blocks of ${minimum} alone: what is smaller gets an I/O error`,
+      );
     }
     try {
       for (let index = 1; index <= options.config.channels; index++) {

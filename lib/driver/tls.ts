@@ -143,7 +143,7 @@ export function startTlsServer(socket: net.Socket, options: TlsServerOptions): P
   socket.allowHalfOpen = false;
   // Stays for good: after the handshake the secured socket reports the same error.
   socket.on("error", failed);
-  socket.once("close", () => failed(new Error("the connection was closed")));
+  socket.once("close", () => failed(new Error(closedReason(options))));
   if (signal?.aborted) aborted();
   else {
     begin(socket, options, failed, (secured) => {
@@ -154,6 +154,13 @@ export function startTlsServer(socket: net.Socket, options: TlsServerOptions): P
     });
   }
   return promise;
+}
+
+/** The runtime keeps to itself whether the client hung up or its certificate was found bad. */
+function closedReason({ verifyPeer }: TlsServerOptions): string {
+  const reason = "the connection was closed";
+  if (!verifyPeer) return reason;
+  return `${reason}, by the client or because its certificate expired or is not of ca-cert.pem`;
 }
 
 function begin(

@@ -15,7 +15,7 @@ export const REPLY_HEADER_BYTES = 16;
 /** The node of the mounted folder itself. */
 export const ROOT_NODE = 1;
 
-/** What a request asks for; others than these are answered with ENOSYS. */
+/** What a request asks for; others than these are refused, see also NAME_OPCODES. */
 export const OPCODES = {
   LOOKUP: 1,
   FORGET: 2,
@@ -42,6 +42,12 @@ export const OPCODES = {
   FALLOCATE: 43,
   READDIRPLUS: 44,
 } as const;
+
+/**
+ * What would make or move names, which no mount here lets anybody do: SYMLINK, MKNOD, MKDIR, RMDIR,
+ * RENAME, LINK, CREATE, RENAME2.
+ */
+export const NAME_OPCODES: ReadonlySet<number> = new Set([6, 8, 9, 11, 12, 13, 35, 45]);
 
 /** Capabilities that are agreed on by INIT. */
 export const INIT_FLAGS = {
@@ -77,5 +83,5 @@ export const FSYNC_DATA_ONLY = 1;
 export const FALLOCATE_MODES = { KEEP_SIZE: 0x1, PUNCH_HOLE: 0x2, ZERO_RANGE: 0x10 } as const;
 /** Bits of st_mode, and types of directory entries, which are the same shifted by 12. */
 export const MODE_FOLDER = 0o040_000, MODE_FILE = 0o100_000;
-/** Bit of open(2). */
-export const O_NONBLOCK = 0o4000;
+/** Bits of open(2). The kernel sets O_DSYNC in a WRITE for every call that is to be durable. */
+export const O_NONBLOCK = 0o4000, O_DSYNC = 0o10_000;

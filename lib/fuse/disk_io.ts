@@ -7,7 +7,7 @@
 import type { Device } from "../block/device.ts";
 import { BlockError } from "../block/errors.ts";
 import type { BufferPool } from "../block/pool.ts";
-import { FLAG_MAY_TRIM, makeRequest } from "../block/request.ts";
+import { FLAG_FUA, FLAG_MAY_TRIM, makeRequest } from "../block/request.ts";
 import type { Maybe } from "../block/types.ts";
 import { FALLOCATE_MODES } from "./constants.ts";
 
@@ -70,13 +70,14 @@ async function readPart(
 
 /**
  * pwrite(2): the bytes written, fewer at the end of the disk, ENOSPC behind it. `from` is copied at
- * once. Throws or rejects with BlockError.
+ * once. `durable` as with O_DSYNC. Throws or rejects with BlockError.
  */
 export async function writeDisk(
   device: Device,
   pool: BufferPool,
   from: Uint8Array,
   offset: number,
+  durable: boolean,
 ): Promise<number> {
   const length = within(device, offset, from.length);
   if (length === 0) {
@@ -93,7 +94,8 @@ export async function writeDisk(
       await device.submit(makeRequest("read", blocks.start, blocks.length, { data }));
       data.set(part, offset - blocks.start);
     }
-    await device.submit(makeRequest("write", blocks.start, blocks.length, { data }));
+    const flags = durable ? FLAG_FUA : 0;
+    await device.submit(makeRequest("write", blocks.start, blocks.length, { data, flags }));
     return length;
   } finally {
     buffer.release();

@@ -12,6 +12,8 @@ import type { Maybe } from "../block/types.ts";
 import {
   FUSE_MAJOR,
   INIT_FLAGS,
+  NAME_OPCODES,
+  O_DSYNC,
   O_NONBLOCK,
   OPEN_FLAGS,
   REPLY_HEADER_BYTES,
@@ -193,7 +195,11 @@ export class FuseSession {
       case "forget": // has no reply
         return;
       case "unknown":
-        return this.#status(unique, minusErrno("ENOSYS"));
+        // Who mistypes the name of a disk is not to hear "Function not implemented".
+        return this.#status(
+          unique,
+          minusErrno(NAME_OPCODES.has(request.opcode) ? "EPERM" : "ENOSYS"),
+        );
     }
   }
 
@@ -280,7 +286,8 @@ export class FuseSession {
       else this.#options.send(encodeWritten(unique, count));
     };
     if (file.kind === "disk") {
-      const outcome = writeDisk(file.handle.device, this.#options.pool, data, offset);
+      const { pool } = this.#options, durable = (flags & O_DSYNC) !== 0;
+      const outcome = writeDisk(file.handle.device, pool, data, offset, durable);
       return this.#settleDisk(unique, outcome, done, null);
     }
     this.#stream(unique, { flags, offset }, done, null, (call) => file.handle.write(data, call));

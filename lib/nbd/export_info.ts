@@ -51,6 +51,11 @@ export interface ExportTable {
   readonly defaultExport: string | null;
   /** The server is going down: options are answered ERR_SHUTDOWN. */
   readonly stopping: boolean;
+  /**
+   * Why no client more is let in just now, without a full stop; absent or null while there is room.
+   * GO and STARTTLS are then answered ERR_POLICY: better than a connection that is cut off once in use.
+   */
+  readonly full?: string | null;
 }
 
 /** A metadata context that was selected. */

@@ -28,6 +28,8 @@ const NOTHING = new Uint8Array(0);
 
 /** Options that a client may use before TLS where TLS is required. */
 const BEFORE_TLS: readonly number[] = [OPTION.STARTTLS, OPTION.ABORT];
+/** Options that lead out of the handshake, into what there is a limit of. */
+const LETS_IN: readonly number[] = [OPTION.EXPORT_NAME, OPTION.GO, OPTION.STARTTLS];
 
 /**
  * One handshake. Give it bytes with `receive`, send what `takeOutput` gives until that is null, then
@@ -214,6 +216,8 @@ export class ServerHandshake implements ByteSession {
     if (table.stopping && option !== OPTION.ABORT) {
       return this.#refuse(REPLY.ERR_SHUTDOWN, "the server is shutting down");
     }
+    const full = LETS_IN.includes(option) ? table.full ?? null : null;
+    if (full !== null) return this.#refuse(REPLY.ERR_POLICY, full);
     return null;
   }
 

@@ -41,7 +41,8 @@ function lockOf(type: number, byte: number): DataView<ArrayBuffer> {
 }
 
 function inUse(path: string): never {
-  throw systemError(EAGAIN, "open", path, "it is in use by another process");
+  const reason = "it is in use by another process; end that, or open it without a lock for a look";
+  throw systemError(EAGAIN, "open", path, reason);
 }
 
 function lockByte(descriptor: number, path: string, byte: number): void {

@@ -72,6 +72,7 @@ Deno.test("dmu copy --json reports what was done", async () => {
   assert.equal(report["bytesTotal"], MIB);
   assert.equal(report["bytesSkipped"], MIB);
   assert.equal(report["bytesBeyond"], MIB);
+  assert.ok(Number.isInteger(report["elapsedUs"]), stdout);
 });
 
 Deno.test("dmu copy fails with one line and exit code 1", async () => {

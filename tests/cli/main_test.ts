@@ -48,11 +48,17 @@ Deno.test("the printed command works: the permission set has what is needed", as
   assert.equal(JSON.parse(stdout).size, 2 ** 20);
 });
 
-Deno.test("SIGTERM ends a server with exit code 0, its socket is gone", async () => {
-  await using folder = await temporaryFolder();
-  const socket = `${folder.path}/s`;
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--quiet", MAIN, "serve", "memory:1M", "--nbd", `unix:${socket}`],
+/** Starts a server, sends it signals when it is ready, and gives its exit code. */
+async function endServer(
+  socket: string,
+  signals: readonly Deno.Signal[],
+  sh = "",
+): Promise<number> {
+  const child = new Deno.Command("sh", {
+    args: [
+      ...["-c", `${sh} exec "$@"`, "sh", Deno.execPath(), "run", "-A", "--quiet", MAIN],
+      ...["serve", "memory:1M", "--nbd", `unix:${socket}`],
+    ],
     stdin: "null",
     stdout: "piped",
     stderr: "null",
@@ -62,11 +68,31 @@ Deno.test("SIGTERM ends a server with exit code 0, its socket is gone", async ()
   for await (const chunk of child.stdout) {
     text += decoder.decode(chunk, { stream: true });
     if (!/^ready: .*\n/m.test(text)) continue;
-    child.kill("SIGTERM");
+    for (const signal of signals) child.kill(signal);
   }
-  const { code } = await child.status;
-  assert.equal(code, 0, text);
-  await assert.rejects(Deno.stat(socket), Deno.errors.NotFound);
+  return (await child.status).code;
+}
+
+for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
+  Deno.test(`${signal} ends a server with exit code 0, its socket is gone`, async () => {
+    await using folder = await temporaryFolder();
+    const socket = `${folder.path}/s`;
+    assert.equal(await endServer(socket, [signal]), 0);
+    await assert.rejects(Deno.stat(socket), Deno.errors.NotFound);
+  });
+}
+
+Deno.test("SIGHUP means nothing where it was ignored from the start, as under nohup", async () => {
+  await using folder = await temporaryFolder();
+  // If it counted, SIGTERM would be the second signal.
+  assert.equal(await endServer(`${folder.path}/s`, ["SIGHUP", "SIGTERM"], "trap '' HUP;"), 0);
+});
+
+Deno.test("output that cannot be written is an error in one line", async () => {
+  const command = `"$0" run -A --quiet "$1" backends >/dev/full; echo "$?"`;
+  const { stdout, stderr } = await run("sh", ["-c", command, Deno.execPath(), MAIN]);
+  assert.equal(stdout, "1\n");
+  assert.equal(stderr, "dmu: Cannot write to standard output: no space left on device\n");
 });
 
 Deno.test("a pipe that is closed ends a command quietly", async () => {

@@ -1,8 +1,11 @@
 /** What is printed: safe text, quoting, the progress line. @module */
 import assert from "node:assert/strict";
 import { cliLog } from "../../cli/io.ts";
+import { printError } from "../../cli/output.ts";
 import { progressLine, startProgress } from "../../cli/progress.ts";
 import { printable, shellQuote } from "../../cli/safe_text.ts";
+import { BlockError } from "../../lib/block/errors.ts";
+import { parseSpec } from "../../lib/block/spec.ts";
 import { CapturedIo } from "./captured_io.ts";
 
 Deno.test("printable() takes the power over a terminal from a text", () => {
@@ -62,4 +65,18 @@ Deno.test("cliLog() keeps a message in its line, debug and stacks for --verbose"
   log.debug("detail");
   log.error("failed", new Error("cause"));
   assert.match(io.stderr, /dmu: detail\ndmu: failed\nError: cause\n +at /);
+});
+
+Deno.test("printError() keeps to one line what a name with a line break is in, all of it", () => {
+  const io = new CapturedIo();
+  assert.equal(printError(io, new BlockError("ENOENT", "Cannot open a\nb: no such file")), 1);
+  assert.equal(io.stderr, "dmu: Cannot open a\ufffdb: no such file\n");
+  const usage = new CapturedIo();
+  try {
+    parseSpec("a\nb:c");
+    assert.fail("this is no spec");
+  } catch (error) {
+    assert.equal(printError(usage, error), 2);
+  }
+  assert.match(usage.stderr, /^dmu: Cannot read "a\ufffdb:c": .+\n {2}a\ufffdb:c\n {2}\^+\n$/);
 });

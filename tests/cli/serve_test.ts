@@ -174,7 +174,7 @@ Deno.test("dmu serve refuses what does not fit together, before anything is open
     [["a=" + create, "a=memory:1M"], 2, /Cannot add target "a": the name is given twice/],
     [[create, "--default", "x"], 2, /Cannot make "x" the default: there is no such target/],
     [[create, "--tls-require"], 2, /add --tls-certificates DIR/],
-    [[create, "--config", "/nonexistent.toml"], 2, /nonexistent\.toml: there is no such file/],
+    [[create, "--config", "/nonexistent.toml"], 2, /nonexistent\.toml": there is no such file/],
     [[create, "--nbd", "tcp:99999"], 2, /its port must be a whole number from 0 to 65535/],
     [[create, "b=null:?sise=1"], 2, /there is no option "sise"; did you mean "size"\?/],
     [[create, "--backend", "/nonexistent.ts"], 2, /Cannot load the backend/],

@@ -24,9 +24,23 @@ Deno.test("dmu table --json gives the parts", async () => {
   assert.equal(facts["remove"], "dmsetup remove my-disk");
 });
 
+Deno.test("dmu table takes a control device in a folder, which no dm device can be in", async () => {
+  const { code, stdout } = await dmu(["table", "vg/disk", "--size", "1G"]);
+  assert.equal(code, 0);
+  assert.equal(stdout, "echo '0 2097152 user 0 2097152 vg/disk' | dmsetup create vg_disk\n");
+  const json = await dmu(["table", "vg/disk", "--size", "1G", "--json"]);
+  const facts: Record<string, unknown> = JSON.parse(json.stdout);
+  assert.equal(facts["control"], "/dev/dm-user/vg/disk");
+  assert.equal(facts["device"], "/dev/mapper/vg_disk");
+  assert.equal(facts["remove"], "dmsetup remove vg_disk");
+});
+
 const WRONG: readonly (readonly [args: readonly string[], message: RegExp, marked?: string])[] = [
   [["table", "disk"], /--size/],
-  [["table", "di/sk", "--size", "1G"], /letters, digits/, "di/sk"],
+  [["table", "di sk", "--size", "1G"], /letters, digits/, "di sk"],
+  [["table", "vg//disk", "--size", "1G"], /must not be empty/, "vg//disk"],
+  [["table", "vg/..", "--size", "1G"], /cannot be named ".."/, "vg/.."],
+  [["table", "d".repeat(128), "--size", "1G"], /at most 127 characters/],
   [["table", "disk", "--size", "1000"], /whole sectors of 512 bytes/, "1000"],
   [["table", "disk", "--size", "0"], /whole sectors/, "0"],
   [["table", "disk", "--size", "many"], /must be a size such as/, "many"],

@@ -261,7 +261,11 @@ Deno.test("readConfig() says why a file cannot be read", async () => {
     const path = `${folder}/dmu.toml`;
     await assert.rejects(readConfig(path), /Cannot read the configuration .*no such file/);
     await Deno.writeFile(path, new Uint8Array([0x61, 0xff]));
-    await assert.rejects(readConfig(path), /Cannot read the configuration/);
+    await assert.rejects(
+      readConfig(path),
+      /Cannot read the configuration ".*it is not UTF-8 text$/,
+    );
+    await assert.rejects(readConfig(folder), /Cannot read the configuration ".*it is a directory$/);
     await Deno.writeTextFile(path, `# ${"x".repeat(1024 * 1024)}`);
     await assert.rejects(readConfig(path), /it has more than 1048576 bytes/);
     await Deno.writeTextFile(path, 'nbd = ["tcp:1"]');

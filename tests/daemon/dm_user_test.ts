@@ -24,7 +24,7 @@ import { CHANNEL_FAILURES_MAX, CHANNEL_REOPEN_MS, CHANNELS_MAX } from "../../lib
 import { Simulation } from "../../lib/daemon/simulate.ts";
 import type { OpenFile } from "../../lib/handle/open_file.ts";
 import { MemoryLog } from "../support/context.ts";
-import { withTempDir } from "../support/tools.ts";
+import { runOk, withTempDir } from "../support/tools.ts";
 
 Deno.test("parseDmUser() reads NAME and TARGET=NAME", () => {
   const rows: readonly (readonly [text: string, target: string, name: string])[] = [
@@ -102,9 +102,9 @@ Deno.test("wrong entries for dm-user are told with their place", () => {
   }
 });
 
-function memoryDevice(): Device {
+function memoryDevice(minimum = 1): Device {
   return new Device({
-    geometry: { size: 2 ** 20, minimum: 1, preferred: 512, maximum: 2 ** 20, readOnly: false },
+    geometry: { size: 2 ** 20, minimum, preferred: 4096, maximum: 2 ** 20, readOnly: false },
     capabilities: { synchronous: true, fua: false },
     read: (into) => void into.fill(7),
     write: () => {},
@@ -145,6 +145,12 @@ Deno.test("DmUserDevice says what to load or to make where there is no control d
         `Cannot open ${folder}/x/a: there is no ${folder}/x: make the target ` +
         make.replace("table a", "table x/a"),
       ],
+      [
+        folder,
+        "a b;c", // no name for `dmu table`, and nothing to paste into a shell
+        `Cannot open ${folder}/a b;c: ${folder} has no target of this name: make it ` +
+        "(dmsetup create)",
+      ],
       [folder, "vg", `Cannot open ${folder}/vg: is a directory`],
     ];
     for (const [at, name, message] of rows) {
@@ -161,6 +167,28 @@ Deno.test("DmUserDevice says what to load or to make where there is no control d
 function admit(): ChannelAccess {
   return { gate: OPEN_GATE, close: () => {} };
 }
+
+Deno.test("DmUserDevice warns of blocks that are larger than the sectors of the kernel", async () => {
+  await withTempDir(async (folder) => {
+    const path = join(folder, "a");
+    await Deno.writeTextFile(path, "");
+    for (const minimum of [512, 4096]) {
+      const log = new MemoryLog();
+      await using device = memoryDevice(minimum);
+      const config = { name: "a", target: "disk", channels: 1 };
+      const options = { config, folder, device, admit, clock: systemClock, log };
+      await new DmUserDevice(options).stop();
+      const warnings = log.lines.filter((line) => line.startsWith("warn"));
+      assert.deepEqual(
+        warnings,
+        minimum === 512 ? [] : [
+          `warn: ${path} has sectors of 512 bytes, target disk takes whole blocks of 4096 alone: ` +
+          "what is smaller gets an I/O error",
+        ],
+      );
+    }
+  });
+});
 
 /** Real time, but nobody sleeps; it remembers for how long they wanted to. */
 function hastyClock(naps: number[]): Clock {
@@ -268,6 +296,34 @@ async function withDaemon(
     }
   });
 }
+
+Deno.test("startDaemon() tells of a device that is lost as of something that happens", async () => {
+  await withTempDir(async (folder) => {
+    const path = join(folder, "a"), lost = Promise.withResolvers<Error>();
+    await runOk("mkfifo", [path]); // blocks as a control device does
+    const config = finishConfig({
+      targets: [{ name: "a", spec: parseSpec("memory:1M"), description: "", readOnly: false }],
+      dmUser: [{ name: "a", target: "a", channels: 1 }],
+      dmUserFolder: folder,
+    });
+    const log = new MemoryLog(), registry = defaultRegistry();
+    const daemon = await startDaemon(config, { registry, log, onFailure: lost.resolve });
+    try {
+      using fifo = await Deno.open(path, { write: true });
+      // What follows the first channel cannot be opened.
+      await Deno.remove(path);
+      await Deno.mkdir(path);
+      const absurd = new Uint8Array(40).fill(255);
+      absurd.set([1, 0, 0, 0, 0, 0, 0, 0], 8); // a WRITE that no BIO can be
+      await fifo.write(absurd);
+      const error = await lost.promise;
+      assert.ok(error instanceof BlockError, "no fault of the program");
+      assert.equal(error.message, "Cannot go on: no dm-user channel works any more");
+    } finally {
+      await daemon.stop();
+    }
+  });
+});
 
 const BOTH = [{ name: "a", target: "a", channels: 2 }, { name: "b", target: "a", channels: 1 }];
 

@@ -67,8 +67,13 @@ export function readArguments(
 }
 
 /** The arguments of a WRITE. */
-export function writeArguments(handle: number, offset: number, size: number): Uint8Array {
-  return readArguments(handle, offset, size);
+export function writeArguments(
+  handle: number,
+  offset: number,
+  size: number,
+  flags = 0,
+): Uint8Array {
+  return readArguments(handle, offset, size, flags);
 }
 
 /** A reply. */

@@ -65,9 +65,9 @@ function testDisk(calls: string[], gate?: Promise<void>): DiskFile {
       calls.push(`read ${offset}+${into.length}`);
       into.set(store.subarray(offset, offset + into.length));
     },
-    async write(from, offset): Promise<void> {
+    async write(from, offset, { fua }): Promise<void> {
       await gate;
-      calls.push(`write ${offset}+${from.length}`);
+      calls.push(`write ${offset}+${from.length}${fua ? " fua" : ""}`);
       store.set(from, offset);
     },
     flush: () => void calls.push("flush"),
@@ -119,7 +119,9 @@ Deno.test("names are found, files have attributes, what is unknown has an errno"
   assert.equal(mount.ask(15, disk, readArguments(99, 0, 10)).error, -9);
   assert.equal(mount.ask(22, disk, new Uint8Array(8)).error, -38);
   assert.equal(mount.ask(34, disk, new Uint8Array(8)).error, -38);
-  assert.equal(mount.ask(9, 1, "mkdir").error, -38);
+  for (const opcode of [6, 8, 9, 11, 12, 13, 35, 45]) {
+    assert.equal(mount.ask(opcode, 1, "new").error, -1, `opcode ${opcode} would change names`);
+  }
   const listed = new TextDecoder().decode(mount.ask(28, 2, readArguments(0, 0, 4096)).data);
   assert.match(listed, /disk.*stream/);
   assert.equal(mount.replyTo(mount.send(2, disk, fields([8, 1]))), null, "FORGET has no reply");
@@ -254,6 +256,20 @@ Deno.test("a disk is read and written at any byte", async () => {
   assert.deepEqual(mount.replyTo(unique)?.data, Uint8Array.of(0, 2, 2, 1, 1));
   assert.equal(mount.ask(15, node, readArguments(handle, 1536, 4096)).data.length, 512);
   assert.equal(mount.ask(15, node, readArguments(handle, 4096, 10)).data.length, 0);
+});
+
+Deno.test("a write with O_DSYNC is durable, on whole blocks and within one", async () => {
+  const calls: string[] = [];
+  const mount = mountOf({ disk: testDisk(calls) });
+  const node = mount.node("folder", "disk"), handle = mount.open(node);
+  const O_RDWR = 2, O_DSYNC = 0o10_000, O_SYNC = 0o4_010_000;
+  for (const [offset, flags] of [[0, O_RDWR | O_DSYNC], [1, O_SYNC], [512, O_RDWR]] as const) {
+    const data = new Uint8Array(512 - offset % 512);
+    const unique = mount.send(16, node, writeArguments(handle, offset, data.length, flags), data);
+    await settled();
+    assert.equal(mount.replyTo(unique)?.error, 0);
+  }
+  assert.deepEqual(calls, ["write 0+512 fua", "read 0+512", "write 0+512 fua", "write 512+512"]);
 });
 
 Deno.test("a disk is flushed and deallocated", async () => {

@@ -120,6 +120,30 @@ await simulationTest("long reads and writes end where the message ends", {}, asy
   assert.deepEqual((await last).output, data.slice(0, 4096));
 });
 
+for (const [version, flags] of [["later", 0x288], ["v1", 0x88]] as const) {
+  await simulationTest(
+    `O_DSYNC on the disk is FUA, which ${version} sends or not`,
+    {},
+    async (test) => {
+      await using sim = await test.start("disk=1M", ...(version === "v1" ? ["--v1"] : []));
+      using control = new Control(sim);
+      const disk = sim.disk("disk");
+      const args = ["if=/dev/zero", `of=${disk}`, "bs=512", "count=1", "oflag=dsync"];
+      const write = run("dd", [...args, "conv=notrunc", "status=none"]);
+      const view = new DataView(control.read(40).buffer);
+      assert.deepEqual([8, 16, 32].map((at) => Number(view.getBigUint64(at, true))), [
+        1,
+        flags,
+        512,
+      ]);
+      assert.equal(control.read(512).length, 512);
+      control.write(answer(0, SUCCESS));
+      const { code, stderr } = await write;
+      assert.equal(code, 0, stderr);
+    },
+  );
+}
+
 await simulationTest("two answers in one write: 40 comes back", {}, async (test) => {
   await using sim = await test.start("disk=1M");
   using control = new Control(sim);

@@ -30,6 +30,8 @@ interface Bed {
   /** What daemons open is DIR/d. */
   readonly controls: string;
   readonly disk: string;
+  /** Kills the simulator; the mount stays. */
+  crash(): Promise<void>;
   /** Starts our daemon on a file, which is the same for all daemons of a test. */
   daemon(channels: number): Promise<DmuServer>;
 }
@@ -69,14 +71,25 @@ async function withBed(fn: (bed: Bed) => Promise<void>): Promise<void> {
       program: [...scriptProgram(MAIN), "simulate", "--json"],
     });
     const spec = `d=file:${join(folder, "image")}?size=${SIZE}`;
-    await fn({
+    let crashed = false;
+    const crash = async (): Promise<void> => {
+      crashed = true;
+      await simulation.kill();
+    };
+    const bed: Bed = {
       folder,
       controls,
       disk: join(mount, "disk", "d"),
+      crash,
       daemon: (channels) =>
         startDmu([spec, "--dm-user", "d", "--dm-user-dir", controls, "--channels", `${channels}`]),
-    });
-    await simulation.stop();
+    };
+    try {
+      await fn(bed);
+    } finally {
+      if (crashed) await runOk("umount", ["--lazy", mount]);
+    }
+    if (!crashed) await simulation.stop();
   });
 }
 
@@ -250,6 +263,21 @@ simulatedTest(
     );
     assert.match(server.stderr(), /Channel 1 of .* is open again/);
     await server.stop();
+  },
+);
+
+simulatedTest(
+  "dmu serve says what ended its channel when the kernel's side dies, and ends",
+  [],
+  async ({ controls, crash, daemon }) => {
+    await using server = await daemon(1);
+    await crash();
+    const { code } = await server.ended;
+    const lines = server.stderr().trimEnd().split("\n");
+    assert.equal(code, 1);
+    assert.match(lines[0] ?? "", /^dmu: Channel 1 of .* has failed: Cannot read /);
+    assert.equal(lines.at(-2), `dmu: ${join(controls, "d")} is not served any more`);
+    assert.equal(lines.at(-1), "dmu: Cannot go on: no dm-user channel works any more");
   },
 );
 

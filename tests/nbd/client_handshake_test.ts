@@ -226,6 +226,16 @@ Deno.test("negotiateExport() begins TLS before anything else", () => {
   assert.deepEqual(asked(outcome), [STARTTLS, EXTENDED, STRUCTURED, GO]);
 });
 
+Deno.test("StepRunner.ifEnded says what a server means that hangs up as TLS begins", () => {
+  const runner = new StepRunner(negotiateExport({ exportName: "disk", tls: true }));
+  runner.receive(bytes(greeting(3), ack(STARTTLS)));
+  assert.doesNotMatch(runner.ifEnded, /certificate/);
+  runner.encrypted();
+  assert.match(runner.ifEnded, /may refuse this client's certificate/);
+  runner.receive(PLAIN[0]);
+  assert.equal(runner.ifEnded, "the server closed the connection during the handshake");
+});
+
 Deno.test("negotiateExport() does not take bytes in the clear for encrypted ones", () => {
   const outcome = open(
     { tls: true },

@@ -188,6 +188,13 @@ export const GOLDEN: readonly Golden[] = [
         expected: [["ENOSPC", /no space left on device: full \[31m$/]],
       },
       {
+        name: `${kind}: words that say no more than the error does are not said twice`,
+        terms,
+        requests: [[WRITE, 9]],
+        reply: chunk(1, true, ERROR, [32, 28], [16, 23], "no space left on device"),
+        expected: [["ENOSPC", /answers no space left on device$/]],
+      },
+      {
         name: `${kind}: the first of several errors counts, data may still follow`,
         terms,
         requests: [[READ, 20]],

@@ -190,6 +190,25 @@ export const TLS_ROWS: Row[] = [
       reply(ABORT, ACK),
     end: "close",
   },
+  // No room
+  {
+    rule: "where there is no room, what leads out of the handshake is refused and the rest is not",
+    table: { ...tableOf(DISK), full: "there are 2 connections already" },
+    tls: "optional",
+    send: option(GO, infoData("disk")) + option(STARTTLS) + option(ABORT),
+    expect: refused(GO, ERR_POLICY, "Cannot do GO: there are 2 connections already") +
+      refused(STARTTLS, ERR_POLICY, "Cannot do STARTTLS: there are 2 connections already") +
+      reply(ABORT, ACK),
+    end: "close",
+  },
+  {
+    rule: "where there is no room, EXPORT_NAME ends the connection",
+    table: { ...tableOf(DISK), full: "there are 2 connections already" },
+    send: option(EXPORT_NAME, ascii("disk")),
+    expect: "",
+    end: "close",
+    reason: /2 connections already/,
+  },
   {
     rule: "the server cannot return an error after EXPORT_NAME: hard disconnect",
     table: { ...tableOf(DISK), stopping: true },

@@ -10,7 +10,11 @@ import { systemFiles } from "../../lib/sys/file.ts";
 import type { RawFile } from "../../lib/sys/file_access.ts";
 import { interopTest, runFails, runOk, toolPath, withTempDir } from "../support/tools.ts";
 
-const IN_USE = { name: "SystemError", code: "EAGAIN", message: /it is in use by another process$/ };
+const IN_USE = {
+  name: "SystemError",
+  code: "EAGAIN",
+  message: /it is in use by another process; end that, or/,
+};
 
 function open(path: string, readOnly: boolean, lock = true): RawFile {
   return systemFiles.open(path, { readOnly, lock, direct: false, createSize: 1 << 20 });

@@ -76,7 +76,8 @@ export class Pending {
     if (this.#errorChunks > ERROR_CHUNKS_MAX) this.#refuse("its reply has too many errors");
     if (this.error !== null) return;
     const errno: Errno = value === 0 ? "EINVAL" : errnoFromNbd(value);
-    const reason = words === "" ? errnoText(errno) : `${errnoText(errno)}: ${words}`;
+    const meaning = errnoText(errno);
+    const reason = words === "" || words === meaning ? meaning : `${meaning}: ${words}`;
     this.error = new BlockError(errno, `Cannot ${this.#describe()}: the server answers ${reason}`);
   }
 

@@ -18,6 +18,9 @@ export type Steps<T> = Generator<Step, T, Uint8Array>;
 
 const NOTHING = new Uint8Array(0);
 const ENDED = "the server closed the connection during the handshake";
+/** With TLS 1.3 a server looks at the certificate after the client has finished, and then hangs up. */
+const ENDED_UNDER_TLS = "the server closed the connection as TLS began; it may refuse this " +
+  "client's certificate, or the lack of one";
 
 /** Asks for exactly `length` bytes. `ifEnded` says what it means if the server hangs up instead. */
 export function* take(length: number, ifEnded?: string): Steps<Uint8Array> {
@@ -49,6 +52,8 @@ export class StepRunner<T> {
   #output: Uint8Array[] = [];
   #result: { readonly value: T } | null = null;
   #encrypting = false;
+  /** False from the beginning of TLS until the server's first bytes under it. */
+  #trusted = true;
 
   /** Runs the steps up to the first one that needs something. */
   constructor(steps: Steps<T>) {
@@ -93,6 +98,7 @@ export class StepRunner<T> {
   /** Goes on after the encryption has begun. */
   encrypted(): void {
     this.#encrypting = false;
+    this.#trusted = false;
     this.#advance(NOTHING);
     this.#feed();
   }
@@ -104,6 +110,7 @@ export class StepRunner<T> {
 
   #feed(): void {
     while (this.#result === null && !this.#encrypting && this.#inputLength >= this.#wanted) {
+      if (this.#wanted > 0) this.#trusted = true;
       this.#advance(this.#cut(this.#wanted));
     }
   }
@@ -150,7 +157,7 @@ export class StepRunner<T> {
     }
     if (step.value.kind === "take") {
       this.#wanted = step.value.length;
-      this.#ifEnded = step.value.ifEnded ?? ENDED;
+      this.#ifEnded = step.value.ifEnded ?? (this.#trusted ? ENDED : ENDED_UNDER_TLS);
     }
     if (step.value.kind === "encrypt") {
       this.#encrypting = true;
