@@ -292,10 +292,13 @@ export async function openNbd(
   const geometry = geometryOf(server, context, name);
   const abort = (): void => connections.abort(context.signal.reason);
   context.signal.addEventListener("abort", abort);
-  let closing = false;
+  /** Connections that were sound when the backend was closed: their end is no news. */
+  const closing = new Set<NbdConnection>();
   for (const each of connections.all) {
     each.over.then(() => {
-      if (!closing) context.log.error(`${name}: ${each.refusal?.message ?? "disconnected"}`);
+      if (!closing.has(each)) {
+        context.log.error(`${name}: ${each.refusal?.message ?? "disconnected"}`);
+      }
     });
   }
   const backend: Backend = {
@@ -307,7 +310,7 @@ export async function openNbd(
     flush: flushOf(server, connections, context, name),
     ...optionalVerbs(server, connections, geometry),
     async [Symbol.asyncDispose](): Promise<void> {
-      closing = true;
+      for (const each of connections.all) if (each.refusal === null) closing.add(each);
       context.signal.removeEventListener("abort", abort);
       await connections.dispose();
     },

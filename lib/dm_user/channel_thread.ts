@@ -43,6 +43,7 @@ export class ChannelThread {
   readonly #pieces: Uint8Array<ArrayBuffer>[] = [];
   #death: ThreadEnd | null = null;
   #abandoned = false;
+  #abandonment: Promise<void> | null = null;
   #turn_us: number;
 
   /** Starts reading `fd`, which is not closed here. */
@@ -95,7 +96,13 @@ export class ChannelThread {
   }
 
   /** Ends the thread; what it has read is lost. Afterwards it does not touch the descriptor any more. */
-  async abandon(): Promise<void> {
+  abandon(): Promise<void> {
+    // Both the stream and its owner do this: whoever waits is to find nothing under way afterwards.
+    this.#abandonment ??= this.#abandonOnce();
+    return this.#abandonment;
+  }
+
+  async #abandonOnce(): Promise<void> {
     await this.#order("abandon");
     this.#worker.terminate();
     // Whoever still waits in `next` is not to wait for ever.
