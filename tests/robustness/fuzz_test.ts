@@ -22,8 +22,6 @@ const MIB = 1 << 20;
 const TARGETS = { disk: "memory:1M", later: "later:1M", file: "file:DIR/disk?size=1M" };
 const DEPTH = 12;
 const ATTACK_MS_MAX = 40_000;
-/** Bytes of a greeting, which every client gets whatever it sends. */
-const GREETING_BYTES = 18;
 /** A request of a good client may take this long while attacks go on, in ms; it shares two cores. */
 const HARM_MS_MAX = 5_000;
 
@@ -33,10 +31,7 @@ Deno.test("a daemon survives whatever comes, and serves others meanwhile", async
     const attacks = attack(path, { seed: 1, count: 1500, depth: DEPTH });
     const toll = await bounded("1500 attacks", ATTACK_MS_MAX, good.during(attacks));
     assert.equal(toll.attacks, 1500);
-    // Attackers hang up at once: how many of the bytes sent to them they still see is chance. That they
-    // come further than the greeting is not; how far, the requests of each storage tell below.
-    assert.ok(toll.answered > 2 * 1500 * GREETING_BYTES, JSON.stringify(toll));
-    assert.ok(toll.cutOff > 10, JSON.stringify(toll));
+    assert.ok(toll.answered > 300_000 && toll.cutOff > 10, JSON.stringify(toll));
     assert.ok(good.verified > 20 && good.slowest_ms < HARM_MS_MAX, `${good.slowest_ms} ms`);
     await until("attackers are gone", () => daemon.connectionCount === 1);
     await until("their buffers are back", () => takenBytes() === 0);
