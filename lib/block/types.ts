@@ -91,10 +91,35 @@ export interface Backend extends AsyncDisposable {
   resize?(size: number): Maybe<void>;
 }
 
-/** Verbs for an administrator, kept away from the data path (used by CLI and control plane alone). */
+/** A state of a device that was kept. */
+export interface SnapshotInfo {
+  /** What tells it from others of the same name. */
+  readonly id: string;
+  /** The name that it was given. */
+  readonly name: string;
+  /** When it was taken: ms since 1970. */
+  readonly created_ms: number;
+  /** Size of the device then, bytes. */
+  readonly size: number;
+}
+
+/**
+ * Verbs for an administrator, kept away from the data path (used by CLI and control plane alone). A
+ * backend orders them with the I/O that is in flight. An absent method is an absent capability.
+ */
 export interface Management {
   /** Facts worth showing, in the order in which they should be shown: path, format, allocated bytes … */
   describe?(): Record<string, string | number | boolean>;
+  /** The snapshots, oldest first. */
+  snapshots?(): Maybe<readonly SnapshotInfo[]>;
+  /** Keeps the state of now under a name, durably. Errno: EEXIST, EINVAL for the name, ENOSPC. */
+  createSnapshot?(name: string): Maybe<void>;
+  /** Puts the content back to that of a snapshot (by name, or by id). Errno: ENOENT. */
+  applySnapshot?(name: string): Maybe<void>;
+  /** Forgets a snapshot (by name, or by id). Errno: ENOENT. */
+  deleteSnapshot?(name: string): Maybe<void>;
+  /** Writes what this layer holds into the layer below it, and then holds nothing of its own. */
+  commit?(): Maybe<void>;
 }
 
 /** What opening a backend or filter gives. */
