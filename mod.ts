@@ -56,6 +56,7 @@ export {
 } from "./lib/daemon/context.ts";
 export * from "./lib/daemon/config.ts";
 export * from "./lib/daemon/endpoint.ts";
+export * from "./lib/daemon/control_place.ts";
 export {
   type Daemon,
   type DaemonEndpoint,
