@@ -36,6 +36,7 @@ export * from "./lib/block/spec.ts";
 export * from "./lib/block/registry.ts";
 export * from "./lib/block/usage_error.ts";
 export * from "./lib/block/copy.ts";
+export * from "./lib/block/image.ts";
 export * as limits from "./lib/block/limits.ts";
 export * from "./lib/sys/file_access.ts";
 export * from "./lib/stream/mod.ts";
@@ -55,6 +56,7 @@ export {
 } from "./lib/daemon/context.ts";
 export * from "./lib/daemon/config.ts";
 export * from "./lib/daemon/endpoint.ts";
+export * from "./lib/daemon/control_place.ts";
 export {
   type Daemon,
   type DaemonEndpoint,
