@@ -1,5 +1,6 @@
 /**
- * The qcow2 format: decoding and encoding of everything that an image holds, without I/O. Follows
+ * The qcow2 format: decoding and encoding of everything that an image holds, without I/O,
+ * and reading its small tables from a file. Follows
  * docs/interop/qcow2.rst of QEMU.
  *
  * @module
@@ -16,3 +17,4 @@ export {
   type HeaderExtension,
 } from "./header_extensions.ts";
 export * from "./snapshot_table.ts";
+export * from "../read_tables.ts";
