@@ -44,9 +44,9 @@ export class HostFile {
   /** Writes, and makes the file longer if need be. */
   write(from: Uint8Array, offset: number): void {
     const end = offset + from.length;
+    if (end > this.#untouchedFrom) this.#untouchedFrom = end;
     if (end > this.#length) this.#length = end;
     this.raw.write(from, offset);
-    if (end > this.#untouchedFrom) this.#untouchedFrom = end;
   }
 
   /** Everything before `offset` counts as written from now on. */

@@ -40,8 +40,11 @@ export interface TableChange {
   readonly offset: number;
   /** Entries of the table. */
   readonly bytes: Uint8Array;
-  /** The table is at a new place: all of it is in `bytes`, and the header has to be changed. */
-  readonly moved: boolean;
+  /**
+   * Clusters of a table at a new place, which has to be durable, all of it, before the header points to
+   * it; 0 if only entries have changed.
+   */
+  readonly movedClusters: number;
 }
 
 /** Where new refcount blocks and a new table have to go for a run of clusters. */
@@ -241,7 +244,9 @@ export class Refcounts {
   /** A free cluster that holds metadata is a contradiction that must not be written over. */
   #checkFree(first: number, count: number): void {
     if (!this.#settings.metadata.hasAny(first, count)) return;
-    this.#settings.damaged(`clusters ${first} to ${first + count - 1} hold tables, but count as free`);
+    this.#settings.damaged(
+      `clusters ${first} to ${first + count - 1} hold tables, but count as free`,
+    );
   }
 
   /** Takes `count` clusters next to one another behind all that is in use. Throws ENOSPC. */
@@ -256,6 +261,12 @@ export class Refcounts {
       }
       first = taken + 1;
     }
+  }
+
+  /** Forgets the free clusters at the end: the file can be cut there. */
+  shortenTail(): void {
+    while (this.#tail > 0 && this.get(this.#tail - 1) === 0) this.#tail -= 1;
+    this.#hint = Math.min(this.#hint, this.#tail);
   }
 
   /** The last cluster in a range that counts as used, or -1: after a crash counts may be ahead of the file. */
@@ -364,7 +375,8 @@ export class Refcounts {
     this.#moved = false;
     this.#changedFrom = Infinity;
     this.#changedTo = 0;
-    return { offset: this.#tableOffset + from * 8, bytes, moved };
+    const movedClusters = moved ? this.#tableClusters : 0;
+    return { offset: this.#tableOffset + from * 8, bytes, movedClusters };
   }
 
   /** Takes the places of former refcount tables: pairs of first cluster and count. */
