@@ -23,6 +23,7 @@ import {
   textOption,
 } from "../../lib/block/options.ts";
 import type { BackendType, Opened } from "../../lib/block/types.ts";
+import { imageInfo } from "./info.ts";
 import { createImage, type CreateOptions, isQcow2 } from "./create.ts";
 import { closeImage, type LiveImage, makeBackend, makeLive } from "./live/image.ts";
 import { CACHE_BYTES_MIN, L2_CACHE_BYTES } from "./live/limits.ts";
@@ -149,7 +150,7 @@ const tools: ImageTools<Qcow2Options, CreateOptions> = {
   }),
   detect: isQcow2,
   create: ({ path }, request, options, context) => createImage(path, request, options, context),
-  info: ({ path }, context) => Promise.reject(new Error(path + String(context))),
+  info: ({ path }, context) => Promise.try(imageInfo, path, context),
   resize,
 };
 
