@@ -44,6 +44,8 @@ export interface TargetConfig {
   readonly name: string;
   /** What to open. */
   readonly spec: Spec;
+  /** Filters in front of it, the outermost last; none if left out. */
+  readonly filters?: readonly Spec[];
   /** For a human; "" for none. */
   readonly description: string;
   /** Open it read-only and refuse what changes data. */

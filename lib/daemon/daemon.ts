@@ -11,7 +11,7 @@ import type { Registry } from "../block/registry.ts";
 import type { AcceptEvent } from "../driver/accept_loop.ts";
 import { checkServerCertificates, loadCertificates, type TlsServerOptions } from "../driver/tls.ts";
 import { OpenFileTable } from "../handle/table.ts";
-import type { ExportTable, HandshakeState } from "../nbd/export_info.ts";
+import type { HandshakeState } from "../nbd/export_info.ts";
 import type { Service } from "../nbd/server.ts";
 import type { NbdAddress } from "../nbd/uri.ts";
 import { Acceptor } from "./acceptor.ts";
@@ -21,8 +21,10 @@ import { systemClock } from "./context.ts";
 import { type ChannelAccess, type ChannelWay, DmUserDevice, type DmUserEnd } from "./dm_user.ts";
 import type { DmUserConfig } from "./dm_user_config.ts";
 import { nbdUriOf } from "./endpoint.ts";
+import { liveTable } from "./export_table.ts";
 import { type Listener, openListeners } from "./listeners.ts";
-import { openTarget, type Target } from "./target.ts";
+import type { Target } from "./target.ts";
+import { Targets } from "./targets.ts";
 
 /** What a daemon is started with besides its configuration. */
 export interface DaemonOptions {
@@ -91,7 +93,6 @@ export async function startDaemon(config: DaemonConfig, options: DaemonOptions):
 }
 
 class RunningDaemon implements Daemon {
-  readonly targets = new Map<string, Target>();
   readonly files: OpenFileTable;
   readonly defaultTarget: string | null;
   endpoints: readonly DaemonEndpoint[] = [];
@@ -99,6 +100,7 @@ class RunningDaemon implements Daemon {
   readonly #config: DaemonConfig;
   readonly #options: DaemonOptions;
   readonly #pool: BufferPool;
+  readonly #targets: Targets;
   #listeners: readonly Listener[] = [];
   #acceptor: Acceptor | null = null;
   #connections: Connections | null = null;
@@ -112,6 +114,18 @@ class RunningDaemon implements Daemon {
     this.#pool = new BufferPool(plentyBytes === undefined ? {} : { plentyBytesMax: plentyBytes });
     this.files = new OpenFileTable({ clock: systemClock, log: options.log });
     this.defaultTarget = config.defaultTarget;
+    this.#targets = new Targets({
+      registry: options.registry,
+      log: options.log,
+      pool: this.#pool,
+      files: this.files,
+      tls: config.tls !== null,
+      defaultTarget: config.defaultTarget,
+    });
+  }
+
+  get targets(): ReadonlyMap<string, Target> {
+    return this.#targets.open;
   }
 
   get connectionCount(): number {
@@ -124,15 +138,12 @@ class RunningDaemon implements Daemon {
 
   async start(): Promise<void> {
     const { targets, endpoints, tls: tlsConfig } = this.#config;
-    const { registry, log } = this.#options;
     const tls = tlsConfig === null ? null : await loadTls(tlsConfig);
-    for (const target of targets) {
-      const open = await openTarget(target, { registry, pool: this.#pool, log });
-      this.targets.set(target.name, open);
-    }
+    for (const target of targets) await this.#targets.add(target);
     this.#openDmUser();
     this.#listeners = await openListeners(endpoints);
     this.endpoints = this.#listeners.map((listener) => this.#endpointOf(listener));
+    this.#targets.listen(this.#listeners);
     if (this.#listeners.length > 0) await this.#startAccepting(tls);
     this.#serveDmUser();
   }
@@ -141,10 +152,11 @@ class RunningDaemon implements Daemon {
   async #startAccepting(tls: TlsServerOptions | null): Promise<void> {
     const { tls: tlsConfig, connectionsMax } = this.#config;
     const { log, limits = {} } = this.#options;
-    const exports = this.#exportTable();
+    const targets = this.#targets;
+    const current = (): typeof targets.exports => targets.exports;
     const open = (state: HandshakeState, way: WayIn): Service => this.#serviceOf(state, way);
     const connections = new Connections({
-      exports,
+      exportsAt: (label) => liveTable({ current, scope: targets.scopeOf(label) }),
       open,
       tls,
       connectionsMax,
@@ -155,8 +167,7 @@ class RunningDaemon implements Daemon {
     });
     this.#connections = connections;
     this.#acceptor = await Acceptor.start({
-      listeners: this.#listeners.map(({ fd, label }) => ({ fd, label })),
-      exports,
+      reachable: targets.reachable,
       tls: tlsConfig === null ? "off" : tlsConfig.require ? "required" : "optional",
       limits,
       places: { taken: connections.taken, max: connectionsMax },
@@ -167,6 +178,7 @@ class RunningDaemon implements Daemon {
         this.#options.onFailure?.(new Error(reason));
       },
     });
+    targets.admitThrough(this.#acceptor);
   }
 
   #openDmUser(): void {
@@ -209,6 +221,7 @@ class RunningDaemon implements Daemon {
   }
 
   async #stop(): Promise<void> {
+    await this.#targets.beginStop();
     await this.#acceptor?.stop();
     for (const listener of this.#listeners) listener.close();
     await Promise.all([
@@ -217,11 +230,8 @@ class RunningDaemon implements Daemon {
     ]);
     // Actions at the end of open files may need their targets.
     await this.files.stop();
-    const closing = [...this.targets.values()].map((target) => target.close());
-    const failures = (await Promise.allSettled(closing)).filter((end) => end.status === "rejected");
-    for (const { reason } of failures) {
-      this.#options.log.error(reason instanceof Error ? reason.message : String(reason));
-    }
+    const failures = await this.#targets.stop();
+    for (const reason of failures) this.#options.log.error(reason);
     if (failures.length > 0) {
       throw new BlockError(
         "EIO",
@@ -233,12 +243,6 @@ class RunningDaemon implements Daemon {
   #endpointOf({ label, address }: Listener): DaemonEndpoint {
     const tls = this.#config.tls !== null;
     return { label, address, uri: (target = "") => nbdUriOf(address, target, tls) };
-  }
-
-  #exportTable(): ExportTable {
-    const exports = new Map<string, ReturnType<Target["exportInfo"]>>();
-    for (const [name, target] of this.targets) exports.set(name, target.exportInfo());
-    return { exports, defaultExport: this.defaultTarget, stopping: false };
   }
 
   /** Opens a file for a connection that has chosen its target. */
