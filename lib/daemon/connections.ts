@@ -167,7 +167,13 @@ export class Connections {
     const pair = await startTlsServer(adoptDescriptor(fd), { ...tls, signal, pair: settings });
     log.debug(`${peerText(peer)} is under ${pair.protocol} as ${pair.peerSubject ?? "nobody"}`);
     const exports = exportsAt(listener);
-    await this.#haggle(pair, { exports, clientFlags: result.clientFlags }, peer, connection, started);
+    await this.#haggle(
+      pair,
+      { exports, clientFlags: result.clientFlags },
+      peer,
+      connection,
+      started,
+    );
   }
 
   /** The rest of a handshake, under TLS, and what follows it. */

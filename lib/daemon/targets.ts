@@ -223,7 +223,10 @@ export class Targets {
    * Takes access away: when it resolves nothing can enter through the files that it gives, nor through any
    * that is opened before `admit` unless `keepOpen`. Does not wait for what is inside. Errno: ENOENT.
    */
-  revoke(name: string, options: RevokeOptions = {}): Promise<ReturnType<OpenFileTable["revokeTarget"]>> {
+  revoke(
+    name: string,
+    options: RevokeOptions = {},
+  ): Promise<ReturnType<OpenFileTable["revokeTarget"]>> {
     const { files } = this.#options;
     return this.#turns.take(name, async () => {
       const entry = this.#entry(name);
@@ -320,7 +323,10 @@ export class Targets {
       throw new BlockError("EOPNOTSUPP", `Cannot open target ${name}: this daemon serves no NBD`);
     }
     if (this.reachable.listeners.length + endpoints.length > LISTENERS_MAX) {
-      throw new BlockError("ENOSPC", `Cannot open target ${name}: there are ${LISTENERS_MAX} sockets`);
+      throw new BlockError(
+        "ENOSPC",
+        `Cannot open target ${name}: there are ${LISTENERS_MAX} sockets`,
+      );
     }
     return await openListeners(endpoints);
   }
@@ -410,7 +416,10 @@ async function fitSize({ device }: Target, wish: TargetWish): Promise<void> {
   if (size === undefined || size === has || (sizeWas && has > size)) return;
   if (has > size) {
     const reason = `its storage has ${formatSize(has)} already; open it, then shrink it`;
-    throw new BlockError("EINVAL", `Cannot open target ${name} with ${formatSize(size)}: ${reason}`);
+    throw new BlockError(
+      "EINVAL",
+      `Cannot open target ${name} with ${formatSize(size)}: ${reason}`,
+    );
   }
   await device.resize(size);
 }

@@ -50,7 +50,9 @@ const KINDS: Readonly<Record<string, Kind>> = {
   flush: ({ targets }, [name = ""]) => {
     const served = servedBy(targets, name);
     return async () => {
-      if (targets.get(name) === served) await targets.opened(name).device.submit(makeRequest("flush"));
+      if (targets.get(name) === served) {
+        await targets.opened(name).device.submit(makeRequest("flush"));
+      }
     };
   },
   snapshot: ({ targets }, [name = "", snapshot]) => {

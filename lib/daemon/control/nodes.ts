@@ -53,13 +53,21 @@ export async function writeChanges(
   after: Nodes,
 ): Promise<void> {
   const changes: Promise<void>[] = [];
+  const left = new Set([...after.keys()].map(folderOf));
+  const removed = new Set<string>();
   for (const name of before.keys()) {
-    if (!after.has(name)) changes.push(removeIfThere(store, `${top}/${name}`));
+    if (!after.has(name)) removed.add(left.has(folderOf(name)) ? name : folderOf(name));
   }
+  for (const name of removed) changes.push(removeIfThere(store, `${top}/${name}`));
   for (const [name, value] of after) {
     if (before.get(name) !== value) changes.push(store.write(`${top}/${name}`, shortened(value)));
   }
   await Promise.all(changes);
+}
+
+/** The node below the top that holds this one, or is it. */
+function folderOf(name: string): string {
+  return name.split("/", 1)[0] ?? name;
 }
 
 const ENCODER = new TextEncoder();

@@ -13,9 +13,6 @@ export const TARGETS_PATH = "/dmu/target";
 /** Its open files. */
 export const FILES_PATH = "/dmu/file";
 
-/** The word of a CONTROL request that is for the daemon. */
-export const CONTROL_WORD = "dmu";
-
 /** Values of a target's `state`. */
 export const XENBUS_STATE = {
   /** Somebody wishes for it. */

@@ -12,7 +12,7 @@ import type { ServedTarget, Targets } from "../targets.ts";
 import { Turns } from "../turns.ts";
 import { type Keeper, wishError } from "./keeper.ts";
 import { listOrEmpty } from "./nodes.ts";
-import { TARGETS_PATH, targetNodeName, targetOfNodeName, XENBUS_STATE } from "./paths.ts";
+import { targetNodeName, targetOfNodeName, TARGETS_PATH, XENBUS_STATE } from "./paths.ts";
 import { isStatistic } from "./statistics_nodes.ts";
 import type { TargetTree } from "./target_tree.ts";
 import { parseSize } from "./wish.ts";

@@ -61,7 +61,10 @@ export class StateStore implements Disposable {
   /** All that is kept, in the order of names. */
   list(): KeptTarget[] {
     const rows = this.#attempt(() =>
-      v.parse(rowsSchema, this.#database.prepare("SELECT name, nodes FROM target ORDER BY name").all())
+      v.parse(
+        rowsSchema,
+        this.#database.prepare("SELECT name, nodes FROM target ORDER BY name").all(),
+      )
     );
     return rows.map(({ name, nodes }) => ({ name, nodes: decode(nodes) }));
   }
@@ -144,7 +147,11 @@ function problemOf(path: string, error: unknown): BlockError {
     });
   }
   if (code === CORRUPT || code === NOT_A_DATABASE) return damaged(path, reason);
-  const errno = code === FULL ? "ENOSPC" : code === READ_ONLY || code === CANNOT_OPEN ? "EACCES" : "EIO";
+  const errno = code === FULL
+    ? "ENOSPC"
+    : code === READ_ONLY || code === CANNOT_OPEN
+    ? "EACCES"
+    : "EIO";
   return new BlockError(errno, `Cannot use ${path}: ${reason}`, { cause: error });
 }
 

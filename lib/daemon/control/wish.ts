@@ -10,6 +10,7 @@ import type { Registry } from "../../block/registry.ts";
 import { parseSpec, type Spec, targetNameProblem, withDefaultOption } from "../../block/spec.ts";
 import { UsageError } from "../../block/usage_error.ts";
 import type { XenstoreOperations } from "../../xenstore/client_operations.ts";
+import { parseFilter } from "../config.ts";
 import { formatEndpoint, parseEndpoint } from "../endpoint.ts";
 import { FILTERS_MAX, TARGET_ENDPOINTS_MAX } from "../limits.ts";
 import type { ServedTarget, TargetWish } from "../targets.ts";
@@ -61,7 +62,7 @@ export function parseWish(name: string, nodes: Nodes, registry: Registry): Lasti
   const { kinds } = registry;
   const spec = parseSpec(backend, { kinds });
   const size = parseSize(name, nodes.get("size") ?? "");
-  const filters = listOf(name, nodes, "filters").map((text) => parseSpec(text));
+  const filters = listOf(name, nodes, "filters").map((text) => parseFilter(text));
   const endpoints = listOf(name, nodes, "endpoints").map((text) => parseEndpoint(text));
   const onexit = parseMinor(name, nodes.get("onexit") ?? "");
   const wish: TargetWish = {
