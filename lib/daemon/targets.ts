@@ -246,6 +246,15 @@ export class Targets {
     });
   }
 
+  /** Shows what is wrong with what was asked of a target. Errno: ENOENT. */
+  complain(name: string, error: string): Promise<void> {
+    return this.#turns.take(name, async () => {
+      const entry = this.#entry(name);
+      entry.error = error;
+      await this.#show(entry);
+    });
+  }
+
   /** No target is shown as one that can be connected to any more, and none is opened. */
   async beginStop(): Promise<void> {
     this.#stopping = true;

@@ -6,7 +6,6 @@
  * @module
  */
 import type { Log } from "../../block/context.ts";
-import { UsageError } from "../../block/usage_error.ts";
 import type { XenstoreClient } from "../../xenstore/client.ts";
 import type { ServedTarget, Targets } from "../targets.ts";
 import { Turns } from "../turns.ts";
@@ -161,17 +160,24 @@ export class Reconciler {
     served: ServedTarget,
     suspects: ReadonlySet<string>,
   ): Promise<void> {
-    const { tree, keeper } = this.#options;
+    const { tree } = this.#options;
     const changed = await tree.changed(name, suspects);
     const size = changed.get("size") ?? null;
     if (size !== null && served.state === "connected") {
-      await this.#attempt(name, async () => {
-        const bytes = parseSize(name, size);
-        if (bytes === null) throw new UsageError(`Cannot resize ${name}: the size is empty`);
-        await keeper.resize(name, bytes);
-      });
+      await this.#attempt(name, () => this.#resize(name, size));
     }
     if (changed.size > 0 || suspects.has("state")) await tree.correct(served);
+  }
+
+  async #resize(name: string, text: string): Promise<void> {
+    const { targets, keeper } = this.#options;
+    let size: number;
+    try {
+      size = parseSize(name, text);
+    } catch (error) {
+      return await targets.complain(name, wishError(error));
+    }
+    await keeper.resize(name, size);
   }
 
   /** Does what a client wished for; that it failed is for the log, and shown by who has done it. */

@@ -292,10 +292,7 @@ function expected(known: Known, name: string): string | null {
   return isFolder(known.nodes) || isFolder(known.statistics) ? "" : null;
 }
 
-/**
- * A `state` that a client has written since it was looked at stays: it is a wish. But never a 4 for a
- * target that does not answer.
- */
+/** A `state` that a client has written since it was looked at stays: it is a wish, and will be looked at. */
 function mayReplace(now: string | null, known: string | null, wanted: string): boolean {
-  return now === known || now === wanted || now === XENBUS_STATE.CONNECTED;
+  return now === known || now === wanted;
 }

@@ -61,7 +61,8 @@ export function parseWish(name: string, nodes: Nodes, registry: Registry): Lasti
   if (backend === "") throw refusal(name, "its backend is missing; write KIND:ARGUMENT there");
   const { kinds } = registry;
   const spec = parseSpec(backend, { kinds });
-  const size = parseSize(name, nodes.get("size") ?? "");
+  const wanted = nodes.get("size") ?? "";
+  const size = wanted === "" ? null : parseSize(name, wanted);
   const filters = listOf(name, nodes, "filters").map((text) => parseFilter(text));
   const endpoints = listOf(name, nodes, "endpoints").map((text) => parseEndpoint(text));
   const onexit = parseMinor(name, nodes.get("onexit") ?? "");
@@ -85,12 +86,11 @@ function withSize(spec: Spec, size: number, registry: Registry): Spec {
   return has && !set ? withDefaultOption(spec, "size", String(size)) : spec;
 }
 
-/** The bytes that a `size` node says, null for an empty one. Throws UsageError. */
-export function parseSize(target: string, text: string): number | null {
-  if (text === "") return null;
+/** The bytes that a `size` node of a target says. Throws UsageError. */
+export function parseSize(target: string, text: string): number {
   const size = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
   if (size <= DEVICE_BYTES_MAX) return size;
-  throw refusal(target, `its size "${text}" is no number of bytes`);
+  throw new UsageError(`Cannot give target ${target} a size: "${text}" is no number of bytes`);
 }
 
 function parseFlag(target: string, name: string, nodes: Nodes): boolean {
