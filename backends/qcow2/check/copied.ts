@@ -123,18 +123,18 @@ async function flagsOfL1(
 
 /**
  * Goes through all COPIED flags of the active tables. Gives how many were changed; flags that are found
- * wrong, and not to be changed, are corruptions. L2 tables that overlap other tables are not written to.
+ * wrong, and not to be changed, are corruptions. L2 tables that lie on something else are not written to.
  */
 export async function goThroughFlags(
   state: CheckState,
   refcountOf: RefcountOf,
   work: CopiedWork,
 ): Promise<number> {
-  const { cluster, activeL2Tables, metadata, unaligned } = state;
+  const { cluster, activeL2Tables, l2Tables, references, unaligned } = state;
   let count = await flagsOfL1(state, refcountOf, work);
   for (const index of activeL2Tables.clusters()) {
     await breathe(state);
-    if (work !== "find" && metadata.get(index) > 0) continue;
+    if (work !== "find" && references.get(index) !== l2Tables.get(index)) continue;
     count += flagsOfL2(state, index * cluster, refcountOf, work, activeL2Tables.get(index));
   }
   if (work !== "find") return count;

@@ -5,12 +5,13 @@
  *
  * @module
  */
-import { COPIED_HIGH, entryOffset } from "../format/entries.ts";
+import { COPIED_HIGH, entryHigh, entryLow, entryOffset } from "../format/entries.ts";
 import { viewOf } from "../format/numbers.ts";
 import { CHECK_MESSAGES_MAX, L1_BYTES_MAX, REPAIR_GROWTH_BYTES_MAX } from "../limits.ts";
 import { writeL1Entries } from "./copied.ts";
 import { mendEntry, readEntry, writeEntry } from "./l2_entry.ts";
 import { forEachEntry, TABLE_CHUNK_BYTES } from "./references.ts";
+import { FreeClusters } from "./set_refcounts.ts";
 import { breathe, type CheckState, hex, isHole } from "./state.ts";
 
 /** An L1 table to be mended. */
@@ -55,14 +56,21 @@ export function growOverTables(state: CheckState, notes: string[]): boolean {
   return true;
 }
 
+/** L2 tables that were copied to a place of their own: old offset to new. */
+type Moved = ReadonlyMap<number, number>;
+
 /** The entry of an L1 table as it has to be: offset 0 if it leads nowhere. */
-function mendedL1(state: CheckState, high: number, low: number): { high: number; low: number } {
-  const { cluster, fileBytes, header } = state;
+function mendedL1(
+  state: CheckState,
+  moved: Moved,
+  high: number,
+  low: number,
+): { high: number; low: number } {
+  const { cluster, fileBytes } = state;
   const offset = entryOffset(high, low);
-  const active = offset >= header.l1Offset && offset < header.l1Offset + header.l1Size * 8;
-  if (offset === 0 || offset % cluster !== 0 || offset >= fileBytes || active) {
-    return { high: 0, low: 0 };
-  }
+  const place = moved.get(offset);
+  if (place !== undefined) return { high: entryHigh(place, false), low: entryLow(place, false) };
+  if (offset === 0 || offset % cluster !== 0 || offset >= fileBytes) return { high: 0, low: 0 };
   return {
     high: (high & (COPIED_HIGH | 0x00ff_ffff)) >>> 0,
     low: (low & 0xffff_fe00) >>> 0,
@@ -72,6 +80,7 @@ function mendedL1(state: CheckState, high: number, low: number): { high: number;
 async function mendL1(
   state: CheckState,
   { offset, entries, what }: Table,
+  moved: Moved,
   notes: string[],
 ): Promise<number> {
   let count = 0;
@@ -79,7 +88,7 @@ async function mendL1(
     const changes: { index: number; high: number; low: number }[] = [];
     const part = Math.min(TABLE_CHUNK_BYTES / 8, entries - first);
     await forEachEntry(state, offset + first * 8, part, (at, high, low) => {
-      const mended = mendedL1(state, high, low);
+      const mended = mendedL1(state, moved, high, low);
       if (mended.high === high && mended.low === low) return;
       if (mended.high === 0 && mended.low === 0) {
         note(notes, `Entry ${first + at} of ${what} led nowhere, and is empty now`);
@@ -118,19 +127,55 @@ function mendL2(state: CheckState, offset: number, notes: string[]): number {
 }
 
 /**
- * Mends all L1 and L2 tables of a state whose references were counted; gives how many entries were
- * changed, and adds to `notes` what is lost. Count again afterwards.
+ * Copies L2 tables that lie on something else, on guest data perhaps, to places of their own, so that
+ * they can be written to.
  */
-export async function mendEntries(state: CheckState, notes: string[]): Promise<number> {
-  const { cluster, l2Tables, metadata, references } = state;
-  let count = 0;
-  for (const table of l1Tables(state)) {
-    const alone = references.get(table.offset / cluster) === 1;
-    if (alone || table.offset === state.header.l1Offset) count += await mendL1(state, table, notes);
-  }
+async function moveShared(state: CheckState): Promise<Moved> {
+  const { cluster, file, fileBytes, l2Tables, references } = state;
+  const moved = new Map<number, number>();
+  const free = new FreeClusters(state, (at) => at * cluster < fileBytes);
   for (const index of l2Tables.clusters()) {
     await breathe(state);
-    if (metadata.get(index) === 0) count += mendL2(state, index * cluster, notes);
+    if (references.get(index) === l2Tables.get(index)) continue;
+    const bytes = new Uint8Array(cluster);
+    file.read(bytes, index * cluster);
+    const place = free.take(1) * cluster;
+    file.write(bytes, place);
+    moved.set(index * cluster, place);
+  }
+  if (moved.size > 0) await file.flushAsync();
+  return moved;
+}
+
+/** Mends all L1 tables; gives how many entries were changed. */
+async function mendL1Tables(state: CheckState, moved: Moved, notes: string[]): Promise<number> {
+  const { cluster, header, references } = state;
+  let count = 0;
+  for (const table of l1Tables(state)) {
+    // The active table is what the disk is made of. Another that lies on something else is damage itself.
+    const alone = references.get(table.offset / cluster) === 1;
+    if (!alone && table.offset !== header.l1Offset) continue;
+    count += await mendL1(state, table, moved, notes);
+  }
+  return count;
+}
+
+/** L1 entries that lead nowhere are emptied; gives how many were changed. Count again afterwards. */
+export async function mendL1Entries(state: CheckState, notes: string[]): Promise<number> {
+  return await mendL1Tables(state, await moveShared(state), notes);
+}
+
+/**
+ * Mends all L2 tables of a state whose references were counted after L1 entries were mended; gives how
+ * many entries were changed, and adds to `notes` what is lost. Count again afterwards.
+ */
+export async function mendL2Entries(state: CheckState, notes: string[]): Promise<number> {
+  const { cluster, l2Tables, references } = state;
+  let count = 0;
+  for (const index of l2Tables.clusters()) {
+    await breathe(state);
+    if (references.get(index) !== l2Tables.get(index)) continue;
+    count += mendL2(state, index * cluster, notes);
   }
   return count;
 }

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { refcountBlockOffset, refcountTableReservedSet } from "../format/entries.ts";
+import { refcountBlockOffset } from "../format/entries.ts";
 import { viewOf } from "../format/numbers.ts";
 import { CHECK_CACHE_BYTES_MAX } from "../limits.ts";
-import { breathe, type CheckState } from "./state.ts";
+import { breathe, type CheckState, refcountDue } from "./state.ts";
 
 /** Reads refcounts of a file, keeping some blocks in memory. */
 export class RefcountReader {
@@ -28,13 +28,12 @@ export class RefcountReader {
     this.perBlock = cluster * 8 / state.refcounts.bits;
   }
 
-  /** Where block `index` is; 0 if there is none, -1 if its entry is damaged. */
+  /** Where block `index` is; 0 if there is none, -1 if no cluster begins there. */
   place(index: number): number {
     const at = index * 8;
     if (at >= this.#table.byteLength) return 0;
-    const low = this.#table.getUint32(at + 4);
-    const offset = refcountBlockOffset(this.#table.getUint32(at), low);
-    return refcountTableReservedSet(low) || offset % this.#state.cluster !== 0 ? -1 : offset;
+    const offset = refcountBlockOffset(this.#table.getUint32(at), this.#table.getUint32(at + 4));
+    return offset % this.#state.cluster === 0 ? offset : -1;
   }
 
   /** Block `index`; null if there is none that can be read. Past the end of the file it is all 0. */
@@ -78,7 +77,7 @@ export async function compareRefcounts(
     await breathe(state);
     for (let cluster = first; cluster < end; cluster += 1) {
       const stored = block === null ? 0 : refcounts.get(block, cluster - first);
-      const counted = references.get(cluster);
+      const counted = refcountDue(state, cluster);
       if (stored === 0 && counted === 0) continue;
       findings.highest = cluster;
       if (stored !== counted) see(cluster, stored, counted);

@@ -93,11 +93,11 @@ export class ReferenceMap {
     page[cluster % PAGE_ENTRIES] = count;
   }
 
-  /** Adds to the count of a cluster, up to `max`; gives what did not fit. */
-  add(cluster: number, times: number, max: number): number {
-    const sum = this.get(cluster) + times;
-    this.set(cluster, Math.min(sum, max));
-    return Math.max(0, sum - max);
+  /** Adds to the count of a cluster; gives the count of before. */
+  add(cluster: number, times: number): number {
+    const before = this.get(cluster);
+    this.set(cluster, before + times);
+    return before;
   }
 
   /** True if a cluster of `from` to `to` - 1 may have a count other than 0. */

@@ -20,7 +20,7 @@ import { viewOf } from "../format/numbers.ts";
 import { CHECK_UNALIGNED_TABLES_MAX, L1_BYTES_MAX } from "../limits.ts";
 import { readBitmaps } from "../read_tables.ts";
 import { compressedRange, holdsData, kindOf, type L2Entry, readEntry } from "./l2_entry.ts";
-import { breathe, type CheckState, hex, isHole, markMetadata, refer, spend } from "./state.ts";
+import { breathe, type CheckState, hex, isHole, refcountDue, refer, spend } from "./state.ts";
 
 /** Bytes of a long table that are read at once. */
 export const TABLE_CHUNK_BYTES = 1 << 20;
@@ -53,8 +53,8 @@ function noteL2Table(state: CheckState, offset: number, times: number, active: b
   const { cluster, unaligned } = state;
   if (offset % cluster === 0) {
     const index = offset / cluster;
-    state.l2Tables.add(index, times, Number.MAX_SAFE_INTEGER);
-    if (active) state.activeL2Tables.add(index, times, Number.MAX_SAFE_INTEGER);
+    state.l2Tables.add(index, times);
+    if (active) state.activeL2Tables.add(index, times);
     return;
   }
   const known = unaligned.get(offset);
@@ -79,7 +79,6 @@ async function countL1(state: CheckState, table: L1Table): Promise<void> {
   if (entries === 0) return;
   spend(state, Math.ceil(entries * 8 / state.cluster));
   if (!refer(state, offset, entries * 8, times, what)) return;
-  markMetadata(state, offset, entries * 8);
   await forEachEntry(state, offset, entries, (index, high, low) => {
     const { findings, cluster } = state;
     const l2Offset = entryOffset(high, low);
@@ -234,9 +233,7 @@ async function countSnapshots(state: CheckState): Promise<void> {
     }
   }
   for (const table of tables.values()) await countL1(state, table);
-  if (bytes > 0 && refer(state, header.snapshotsOffset, bytes, 1, "The snapshot table")) {
-    markMetadata(state, header.snapshotsOffset, bytes);
-  }
+  refer(state, header.snapshotsOffset, bytes, 1, "The snapshot table");
 }
 
 function bitmapsOf(state: CheckState): readonly BitmapEntry[] {
@@ -253,16 +250,13 @@ async function countBitmaps(state: CheckState): Promise<void> {
   const { header: { bitmaps }, findings, cluster } = state;
   if (bitmaps === null) return;
   const { directoryOffset, directoryBytes } = bitmaps;
-  if (refer(state, directoryOffset, directoryBytes, 1, "The bitmap directory")) {
-    markMetadata(state, directoryOffset, directoryBytes);
-  }
+  refer(state, directoryOffset, directoryBytes, 1, "The bitmap directory");
   for (const { name, tableOffset, tableEntries } of bitmapsOf(state)) {
     spend(state, Math.ceil(tableEntries * 8 / cluster));
     if (!refer(state, tableOffset, tableEntries * 8, 1, `The table of bitmap "${name}"`)) {
       state.badBitmaps = true;
       continue;
     }
-    markMetadata(state, tableOffset, tableEntries * 8);
     await forEachEntry(state, tableOffset, tableEntries, (index, high, low) => {
       const offset = entryOffset(high, low);
       const reserved = (high & 0xff00_0000) !== 0 || (low & (offset === 0 ? 0x1fe : 0x1ff)) !== 0;
@@ -279,7 +273,7 @@ async function countBitmaps(state: CheckState): Promise<void> {
 }
 
 async function countRefcountBlocks(state: CheckState): Promise<void> {
-  const { header, cluster, findings, references } = state;
+  const { header, cluster, findings } = state;
   const { refcountTableOffset, refcountTableClusters } = header;
   const entries = refcountTableClusters * cluster / 8;
   if (!refer(state, refcountTableOffset, entries * 8, 1, "The refcount table")) {
@@ -299,7 +293,7 @@ async function countRefcountBlocks(state: CheckState): Promise<void> {
       state.rebuild = true;
     } else if (offset !== 0) {
       refer(state, offset, cluster, 1, what);
-      const count = references.get(offset / cluster);
+      const count = refcountDue(state, offset / cluster);
       if (count !== 1) {
         findings.corruption(`${what} at ${hex(offset)} is referred to ${count} times`);
         state.rebuild = true;
@@ -318,7 +312,6 @@ export async function countReferences(
 ): Promise<void> {
   const { header, cluster } = state;
   refer(state, 0, cluster, 1, "The header");
-  markMetadata(state, 0, cluster);
   await countL1(state, {
     offset: header.l1Offset,
     entries: header.l1Size,

@@ -15,12 +15,12 @@ import {
 } from "../format/header.ts";
 import { encodeSnapshotTable, snapshotIncomplete } from "../format/snapshot_table.ts";
 import { goThroughFlags } from "./copied.ts";
-import { growOverTables, mendEntries } from "./mend.ts";
+import { growOverTables, mendL1Entries, mendL2Entries } from "./mend.ts";
 import { patchHeader } from "./patch_header.ts";
 import { countReferences } from "./references.ts";
 import { compareRefcounts, RefcountReader } from "./refcounts.ts";
 import { FreeClusters, rebuildRefcounts, setRefcounts } from "./set_refcounts.ts";
-import { type CheckState, startCheck } from "./state.ts";
+import { type CheckState, refcountDue, startCheck } from "./state.ts";
 
 /** What a repair has done. */
 export interface RepairWork {
@@ -121,12 +121,14 @@ async function repairAll(found: CheckState, begun: QcowHeader): Promise<RepairWo
   let state = found;
   let changed = growOverTables(state, notes);
   if (changed) state = await again(state, begun);
-  changed = await mendEntries(state, notes) > 0 || changed;
-  await state.file.flushAsync();
-  if (changed || begun !== state.header) state = await again(state, begun);
+  for (const mend of [mendL1Entries, mendL2Entries]) {
+    changed = await mend(state, notes) > 0;
+    await state.file.flushAsync();
+    if (changed || begun !== state.header) state = await again(state, begun);
+  }
   const reader = new RefcountReader(state);
   await findUnplaced(state, reader);
-  let flags = await goThroughFlags(state, (cluster) => state.references.get(cluster), "clear");
+  let flags = await goThroughFlags(state, (cluster) => refcountDue(state, cluster), "clear");
   await state.file.flushAsync();
   if (state.rebuild || tableShared(state) || snapshotTableDamaged(state)) {
     state = await rebuild(state, begun);
@@ -134,7 +136,7 @@ async function repairAll(found: CheckState, begun: QcowHeader): Promise<RepairWo
   } else {
     await setRefcounts(state, reader, "all");
   }
-  flags += await goThroughFlags(state, (cluster) => state.references.get(cluster), "set");
+  flags += await goThroughFlags(state, (cluster) => refcountDue(state, cluster), "set");
   await state.file.flushAsync();
   return { flags, notes };
 }
@@ -153,9 +155,8 @@ async function repairLeaks(state: CheckState): Promise<RepairWork> {
   }
   await setRefcounts(state, new RefcountReader(state), "leaks");
   if (state.findings.corruptions > 0) return { flags: 0, notes: [] };
-  const { references } = state;
-  const flags = await goThroughFlags(state, (cluster) => references.get(cluster), "clear") +
-    await goThroughFlags(state, (cluster) => references.get(cluster), "set");
+  const due = (cluster: number): number => refcountDue(state, cluster);
+  const flags = await goThroughFlags(state, due, "clear") + await goThroughFlags(state, due, "set");
   await state.file.flushAsync();
   return { flags, notes: [] };
 }

@@ -10,7 +10,7 @@ import { setU64, viewOf } from "../format/numbers.ts";
 import { CHECK_CLUSTERS_MAX, REFCOUNT_TABLE_BYTES_MAX } from "../limits.ts";
 import { patchHeader } from "./patch_header.ts";
 import type { RefcountReader } from "./refcounts.ts";
-import { breathe, type CheckState } from "./state.ts";
+import { breathe, type CheckState, refcountDue } from "./state.ts";
 
 /** What changing refcounts has done. */
 export interface RefcountChanges {
@@ -25,7 +25,7 @@ async function changeBlocks(
   reader: RefcountReader,
   wanted: (stored: number, counted: number) => boolean,
 ): Promise<number> {
-  const { references, refcounts, file } = state;
+  const { refcounts, file } = state;
   const { perBlock } = reader;
   let count = 0;
   for (let first = 0; first < state.clusters; first += perBlock) {
@@ -36,7 +36,7 @@ async function changeBlocks(
     let changed = false;
     const end = Math.min(perBlock, state.clusters - first);
     for (let at = 0; at < end; at += 1) {
-      const stored = refcounts.get(block, at), counted = references.get(first + at);
+      const stored = refcounts.get(block, at), counted = refcountDue(state, first + at);
       if (stored === counted || !wanted(stored, counted)) continue;
       refcounts.set(block, at, counted);
       changed = true;
@@ -157,12 +157,12 @@ function highestOf(blocks: Blocks): number {
 }
 
 async function writeBlocks(state: CheckState, perBlock: number, blocks: Blocks): Promise<void> {
-  const { cluster, file, references, refcounts } = state;
+  const { cluster, file, refcounts } = state;
   for (const [index, place] of blocks) {
     await breathe(state);
     const bytes = new Uint8Array(cluster);
     for (let at = 0; at < perBlock; at += 1) {
-      const count = references.get(index * perBlock + at);
+      const count = refcountDue(state, index * perBlock + at);
       if (count !== 0) refcounts.set(bytes, at, count);
     }
     file.write(bytes, place * cluster);

@@ -49,8 +49,6 @@ export interface CheckState {
   readonly l2Tables: ReferenceMap;
   /** References to L2 tables from the active L1 table, by cluster. */
   readonly activeL2Tables: ReferenceMap;
-  /** Clusters of tables other than L2 tables. */
-  readonly metadata: ReferenceMap;
   /** L2 tables that begin within a cluster: offset to references, those from the active L1 table last. */
   readonly unaligned: Map<number, { times: number; active: number }>;
   /** What was found. */
@@ -99,7 +97,6 @@ export function startCheck(
     references: new ReferenceMap(budget),
     l2Tables: new ReferenceMap(budget),
     activeL2Tables: new ReferenceMap(budget),
-    metadata: new ReferenceMap(budget),
     unaligned: new Map(),
     findings: new Findings(),
     rebuild: false,
@@ -156,7 +153,8 @@ export function refer(
   }
   const last = Math.floor((offset + length - 1) / cluster);
   for (let at = Math.floor(offset / cluster); at <= last; at += 1) {
-    const over = references.add(at, times, refcounts.max);
+    const before = references.add(at, times);
+    const over = Math.max(0, before + times - Math.max(before, refcounts.max));
     if (over > 0) {
       findings.corruption(
         `Cluster ${at} is referred to more often than a refcount can tell (${refcounts.max} times)`,
@@ -168,12 +166,9 @@ export function refer(
   return true;
 }
 
-/** Notes a range as one of tables. */
-export function markMetadata(state: CheckState, offset: number, length: number): void {
-  const last = Math.min(Math.floor((offset + length - 1) / state.cluster), state.clusters);
-  for (let at = Math.floor(offset / state.cluster); at <= last; at += 1) {
-    state.metadata.add(at, 1, Number.MAX_SAFE_INTEGER);
-  }
+/** The refcount that a cluster should have. */
+export function refcountDue({ references, refcounts }: CheckState, cluster: number): number {
+  return Math.min(references.get(cluster), refcounts.max);
 }
 
 /** True if the file has nothing but a hole there: it reads as zeroes, without being read. */
