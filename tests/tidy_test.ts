@@ -33,7 +33,10 @@ const FOLDERS: readonly {
   { folder: "lib/nbd", imports: ["lib/block", "lib/stream", "lib/sys"] },
   { folder: "lib/fuse", imports: ["lib/block", "lib/stream", "lib/sys"] },
   { folder: "lib/handle", imports: ["lib/block"] },
-  { folder: "lib/xenstore", imports: ["lib/block", "lib/handle", "lib/stream", "lib/sys"] },
+  {
+    folder: "lib/xenstore",
+    imports: ["lib/block", "lib/driver", "lib/fuse", "lib/handle", "lib/stream", "lib/sys"],
+  },
   { folder: "lib/dirty_log", imports: ["lib/block", "lib/sys"] },
   { folder: "lib/trace", imports: ["lib/block", "lib/stream"] },
   { folder: "lib/sys", imports: [] },
