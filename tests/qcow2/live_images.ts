@@ -14,7 +14,7 @@ import type { Opened } from "../../lib/block/types.ts";
 import type { FileAccess } from "../../lib/sys/file_access.ts";
 import { systemFiles } from "../../lib/sys/file.ts";
 import { testClock, testContext } from "../../lib/testing/mod.ts";
-import { run, withTempDir } from "./tools.ts";
+import { run, withTempDir } from "../support/tools.ts";
 
 /** Options of a new image as they are written on a command line. */
 export type ImageWords = Readonly<Record<string, string>>;

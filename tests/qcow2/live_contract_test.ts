@@ -16,7 +16,7 @@ import {
   makeImage,
   openQcow2,
   qemuCheck,
-} from "../support/qcow2_images.ts";
+} from "./live_images.ts";
 import { needs } from "../support/tools.ts";
 
 const MIB = 2 ** 20;
