@@ -119,6 +119,7 @@ export class ControlPlane {
     this.#tree = tree;
     this.#keeper.useTree(tree);
     this.#fileTree = new FileTree({ client, files, clock, log });
+    await this.#fileTree.watch();
     for (const served of targets) {
       await tree.announce(served.wish.name, shownNodes(served, termsOf(served.wish.name)));
       await tree.show(served);
@@ -201,7 +202,7 @@ export class ControlPlane {
     try {
       for (;;) {
         await clock.sleep(STATISTICS_MS, this.#stop.signal);
-        files.look();
+        await files.look();
         await tree.showStatistics(targets);
       }
     } catch (error) {

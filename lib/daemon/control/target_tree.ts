@@ -216,23 +216,23 @@ export class TargetTree {
     const top = targetPath(name);
     const open = wanted !== XENBUS_STATE.CLOSED;
     const marks = open ? statisticsNodes(null, known.statistics) : NOTHING;
-    let state: string | null = null;
-    let gone = false;
+    let gone = false, wished = false;
     await this.#change(name, async (store) => {
-      state = await readOrNull(store, `${top}/state`);
+      const state = await readOrNull(store, `${top}/state`);
       gone = state === null && await readOrNull(store, top) === null;
-      if (gone) return;
+      wished = state !== known.state && state !== wanted;
+      if (gone || wished) return;
       await writeChanges(store, top, known.nodes, nodes);
       if (open) await writeChanges(store, top, known.statistics, marks);
       else await removeIfThere(store, `${top}/statistics`);
-      if (!mayReplace(state, known.state, wanted)) return;
       if (state !== wanted) await store.write(`${top}/state`, wanted);
-      state = wanted;
     });
     if (gone) return void this.#known.delete(name);
+    // What a client has written since the last look is a wish, maybe for something else under this name.
+    if (wished) return;
     known.nodes = nodes;
     known.statistics = marks;
-    if (state === wanted) known.state = wanted;
+    known.state = wanted;
   }
 
   /** The number of nodes that were written. */
@@ -290,9 +290,4 @@ function expected(known: Known, name: string): string | null {
   const isFolder = (nodes: Nodes): boolean =>
     [...nodes.keys()].some((each) => each.startsWith(`${name}/`));
   return isFolder(known.nodes) || isFolder(known.statistics) ? "" : null;
-}
-
-/** A `state` that a client has written since it was looked at stays: it is a wish, and will be looked at. */
-function mayReplace(now: string | null, known: string | null, wanted: string): boolean {
-  return now === known || now === wanted;
 }
