@@ -141,7 +141,7 @@ export class ControlPlane {
       } catch (error) {
         const message = wishError(error);
         log.warn(message);
-        await tree.refuse(name, message);
+        await tree.refuse(name, message, nodes);
       }
     };
     const restoring: Promise<void>[] = [];
@@ -151,7 +151,7 @@ export class ControlPlane {
       } else if (nodes !== null) restoring.push(restore(name, nodes));
       else {
         await tree.announce(name, new Map());
-        await tree.refuse(name, `Cannot open target ${name}: what was kept of it is damaged`);
+        await tree.refuse(name, `Cannot open target ${name}: what was kept of it is damaged`, null);
       }
     }
     await Promise.all(restoring);

@@ -10,7 +10,7 @@ import type { XenstoreClient } from "../../xenstore/client.ts";
 import type { ServedTarget, Targets } from "../targets.ts";
 import { Turns } from "../turns.ts";
 import { type Keeper, wishError } from "./keeper.ts";
-import { listOrEmpty } from "./nodes.ts";
+import { listOrEmpty, type Nodes } from "./nodes.ts";
 import { targetNodeName, targetOfNodeName, TARGETS_PATH, XENBUS_STATE } from "./paths.ts";
 import { isStatistic } from "./statistics_nodes.ts";
 import type { TargetTree } from "./target_tree.ts";
@@ -139,15 +139,16 @@ export class Reconciler {
   /** Makes what the nodes wish for, in place of `before` if that is given. */
   async #create(name: string, before: ServedTarget | null = null): Promise<void> {
     const { tree, keeper, log } = this.#options;
+    let nodes: Nodes | null = null;
     try {
       // Closing another one of this name writes to its nodes.
-      const nodes = await tree.read(name);
+      nodes = await tree.read(name);
       if (before !== null) await this.#close(name, before);
       await keeper.create(name, nodes);
     } catch (error) {
       const message = wishError(error);
       log.warn(message);
-      await tree.refuse(name, message);
+      await tree.refuse(name, message, nodes);
     }
   }
 

@@ -126,12 +126,12 @@ export class TargetTree {
     patience.abort();
   }
 
-  /** Shows that a wish could not be fulfilled. */
-  refuse(name: string, error: string): Promise<void> {
+  /** Shows that a wish could not be fulfilled; `wished` is what it was, if that is known. */
+  refuse(name: string, error: string, wished: Nodes | null): Promise<void> {
     return this.#turns.take(name, async () => {
       const known = this.#known.get(name);
       if (known === undefined) return;
-      const nodes = new Map([...known.nodes, ["error", error]]);
+      const nodes = new Map([...wished ?? known.nodes, ["error", error]]);
       await this.#write(name, known, nodes, XENBUS_STATE.CLOSED);
     });
   }
