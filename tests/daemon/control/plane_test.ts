@@ -119,6 +119,22 @@ Deno.test("ControlPlane puts right what clients write into a target's nodes, and
     assert.equal(await valueOf(client, `${top}/note`), "mine");
   }));
 
+Deno.test("ControlPlane gives a target the size that was written last, whenever that was", () =>
+  withPlane(async ({ client, targets }) => {
+    for (let round = 0; round < 8; round += 1) {
+      await wish(client, "d", { backend: "memory:", size: "1048576" });
+      if (round % 2 === 0) await untilState(client, "d", "4");
+      const last = (9 + round) << 20;
+      for (let n = 2; n < 5; n += 1) await client.write("/dmu/target/d/size", String(n << 20));
+      await client.write("/dmu/target/d/size", String(last));
+      const size = (): number | undefined => targets.get("d")?.target?.device.geometry.size;
+      while (size() !== last) await new Promise<void>((resolve) => setTimeout(resolve, 0));
+      await untilState(client, "d", "4");
+      await client.write("/dmu/target/d/state", "5");
+      await untilState(client, "d", "6");
+    }
+  }));
+
 Deno.test("ControlPlane closes a target whose nodes were removed, and makes the one that took its place", () =>
   withPlane(async ({ client, targets }) => {
     await wish(client, "d", { backend: "memory:1M" });
