@@ -44,12 +44,13 @@ function openNew(path: string, request: RebaseRequest, context: ImageContext): L
   return openBacking({ name, format }, [path], { ...settings, openImage: open }, context);
 }
 
-/** True if the range of a layer is known to read as zeroes without being read. */
-function isZero(layer: Layer | null, offset: number, length: number): boolean {
-  if (layer === null || offset >= layer.size) return true;
+/** Bytes from `offset` on, of at most `length`, that are known to read as zeroes without being read. */
+function zeroesAt(layer: Layer | null, offset: number, length: number): number {
+  if (layer === null || offset >= layer.size) return length;
   const there = Math.min(length, layer.size - offset);
   const extent = layer.extent(offset, there);
-  return extent.zero && extent.length === there;
+  if (!extent.zero) return 0;
+  return extent.length === there ? length : extent.length;
 }
 
 function same(a: Uint8Array, b: Uint8Array): boolean {
@@ -68,10 +69,17 @@ class Copier {
     this.#next = next;
   }
 
+  /** How much of a range both layers have zeroes for: whole subclusters, or all of it. */
+  skip(offset: number, length: number): number {
+    const { backing, layout } = this.#image.state;
+    const before = zeroesAt(backing, offset, length);
+    const both = before === 0 ? 0 : Math.min(before, zeroesAt(this.#next, offset, length));
+    return both === length ? both : Math.max(0, both - (offset + both) % layout.subclusterBytes);
+  }
+
   /** At most REBASE_CHUNK_BYTES; runs of units that differ are written in one call. */
   copy(offset: number, length: number): void {
     const { state } = this.#image;
-    if (isZero(state.backing, offset, length) && isZero(this.#next, offset, length)) return;
     const before = this.#old.subarray(0, length), after = this.#new.subarray(0, length);
     readLayer(state.backing, before, offset);
     readLayer(this.#next, after, offset);
@@ -108,17 +116,22 @@ async function copyDifferences(
   for (let at = 0; at < size;) {
     context.signal.throwIfAborted();
     mapRun(state, at, size - at, run);
-    const end = at + run.length, unallocated = run.kind === UNALLOCATED;
+    const end = at + run.length;
+    if (run.kind !== UNALLOCATED) at = end;
     while (at < end) {
+      const skipped = copier.skip(at, end - at);
+      at += skipped;
+      if (skipped > 0) continue;
       // Chunks end at chunk borders, so that units are never cut in two.
       const border = (Math.floor(at / REBASE_CHUNK_BYTES) + 1) * REBASE_CHUNK_BYTES;
-      const stop = unallocated ? Math.min(end, border) : end;
-      if (unallocated) copier.copy(at, stop - at);
+      const stop = Math.min(end, border);
+      copier.copy(at, stop - at);
       at = stop;
       context.progress(at, size);
-      if (unallocated) await context.clock.sleep(0);
+      await context.clock.sleep(0);
       context.signal.throwIfAborted();
     }
+    context.progress(at, size);
   }
 }
 
