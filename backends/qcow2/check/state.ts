@@ -20,7 +20,7 @@ import { Findings } from "./findings.ts";
 import { MemoryBudget, ReferenceMap } from "./reference_map.ts";
 
 /** Tables between two looks at the abort signal. */
-const STEPS_PER_BREATH = 512;
+const STEPS_PER_BREATH = 64;
 
 /** A check, or one pass of a repair, of one file. */
 export interface CheckState {
