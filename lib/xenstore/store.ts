@@ -12,7 +12,7 @@ import { Domains, isDomid } from "./domains.ts";
 import { XenstoreError } from "./errors.ts";
 import { Ledger } from "./ledger.ts";
 import { baseName, parentPath } from "./path.ts";
-import { type Permissions, PRIVATE } from "./permissions.ts";
+import { ignoring, type Permissions, PRIVATE } from "./permissions.ts";
 import type { Transaction } from "./transaction.ts";
 import { ownedBy, Tree, type TreeNode, visitUpwards } from "./tree.ts";
 import { WatchTable } from "./watches.ts";
@@ -192,20 +192,25 @@ export class Store {
     this.watches.fire({ path: RELEASE_DOMAIN, exact: false, permissions: [], detail: `${domid}` });
   }
 
-  /** A new domain of the same number must not get what the old one was given. */
+  /** A new domain of the same number must not get what the old one was given; the lists show it still. */
   #forgetPermissions(domid: number): void {
     const root = this.tree.get("/");
     const named: [string, Permissions][] = [];
     if (root !== undefined) {
       visitUpwards("/", root, (path, { permissions }) => {
-        if (permissions.some((each, at) => at > 0 && each.domid === domid)) {
+        if (permissions.some((each, at) => at > 0 && each.domid === domid && !each.ignored)) {
           named.push([path, permissions]);
         }
       });
     }
     for (const [path, permissions] of named) {
-      const kept = permissions.filter((each, at) => at === 0 || each.domid !== domid);
-      this.tree.setPermissions(path, kept);
+      this.tree.setPermissions(path, ignoring(permissions, (each) => each === domid));
+    }
+    for (const [path, [first, ...others]] of this.special) {
+      const rights = first?.rights ?? 0;
+      const owner = first?.domid === domid ? 0 : first?.domid ?? 0;
+      const kept = others.filter((each) => each.domid !== domid);
+      this.special.set(path, [{ domid: owner, rights }, ...kept]);
     }
   }
 }
