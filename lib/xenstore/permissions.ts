@@ -89,6 +89,13 @@ export function ignoring(
   );
 }
 
+/** A list without a domain; what the domain owned is owned by domain 0. */
+export function withoutDomain(permissions: Permissions, domid: number): Permissions {
+  const [first = { domid: 0, rights: 0 }, ...others] = permissions;
+  const owner = first.domid === domid ? 0 : first.domid;
+  return [{ domid: owner, rights: first.rights }, ...others.filter((each) => each.domid !== domid)];
+}
+
 /** The permissions of a node that a caller creates below one with these. */
 export function inherit(parent: Permissions, creator: Identity): Permissions {
   const first = parent[0];

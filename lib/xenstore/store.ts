@@ -12,7 +12,7 @@ import { Domains, isDomid } from "./domains.ts";
 import { XenstoreError } from "./errors.ts";
 import { Ledger } from "./ledger.ts";
 import { baseName, parentPath } from "./path.ts";
-import { ignoring, type Permissions, PRIVATE } from "./permissions.ts";
+import { ignoring, ownerOf, type Permissions, PRIVATE, withoutDomain } from "./permissions.ts";
 import type { Transaction } from "./transaction.ts";
 import { ownedBy, Tree, type TreeNode, visitUpwards } from "./tree.ts";
 import { WatchTable } from "./watches.ts";
@@ -120,7 +120,7 @@ export class Store {
   release(domid: number): void {
     this.domains.introduced(domid);
     for (const each of [...this.#connections]) if (each.domid === domid) each.close();
-    for (const path of ownedBy(this.tree, domid)) if (path !== "/") this.removeNode(path);
+    for (const path of ownedBy(this.tree, domid)) this.removeNode(path);
     this.#forgetPermissions(domid);
     this.domains.delete(domid);
     this.#fireRelease(domid);
@@ -206,11 +206,12 @@ export class Store {
     for (const [path, permissions] of named) {
       this.tree.setPermissions(path, ignoring(permissions, (each) => each === domid));
     }
-    for (const [path, [first, ...others]] of this.special) {
-      const rights = first?.rights ?? 0;
-      const owner = first?.domid === domid ? 0 : first?.domid ?? 0;
-      const kept = others.filter((each) => each.domid !== domid);
-      this.special.set(path, [{ domid: owner, rights }, ...kept]);
+    if (root !== undefined && ownerOf(root.permissions) === domid) {
+      this.tree.setPermissions("/", withoutDomain(this.tree.get("/")?.permissions ?? [], domid));
+      this.ledger.move(domid, 0);
+    }
+    for (const [path, permissions] of this.special) {
+      this.special.set(path, withoutDomain(permissions, domid));
     }
   }
 }

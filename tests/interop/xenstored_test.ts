@@ -99,7 +99,8 @@ async function compareRandom(
 }
 
 /** Runs of each kind, and the requests of one. */
-const SEEDS = Number(Deno.env.get("SEEDS") ?? 10), REQUESTS = 400;
+const SEEDS = Number(Deno.env.get("SEEDS") ?? 10),
+  REQUESTS = Number(Deno.env.get("REQUESTS") ?? 400);
 
 for (let seed = Number(Deno.env.get("FIRST") ?? 1); seed <= SEEDS; seed++) {
   interopTest(
