@@ -225,7 +225,6 @@ export class StoreConnection implements Identity {
     const ledger = this.#ledger(transaction);
     ledger.bytes += growth;
     ledger.move(from, to);
-    if (transaction !== null) this.#touch(transaction, whole).oldPermissions ??= old;
     this.#changed(whole, transaction, old);
   }
 

@@ -6,7 +6,6 @@
  * @module
  */
 import { Ledger } from "./ledger.ts";
-import type { Permissions } from "./permissions.ts";
 import type { Tree, TreeNode } from "./tree.ts";
 
 /** A node that a transaction has looked at or changed. */
@@ -17,8 +16,6 @@ export interface Touched {
   modified: boolean;
   /** A commit fires watches: of the path and above, or "exact" of the path alone. */
   fire: "no" | "exact" | "all";
-  /** Permissions before the first change of them. */
-  oldPermissions: Permissions | undefined;
 }
 
 /** An open transaction. */
@@ -47,7 +44,7 @@ export class Transaction {
     let touched = this.touched.get(path);
     if (touched === undefined) {
       const generation = this.#base.get(path)?.generation ?? 0;
-      touched = { generation, modified: false, fire: "no", oldPermissions: undefined };
+      touched = { generation, modified: false, fire: "no" };
       this.touched.set(path, touched);
     }
     return touched;

@@ -98,6 +98,12 @@ async function compareRandom(
   }
 }
 
+/** Where domains may write at first. */
+const GIVEN = [["/t", "n0|b1|r2|"], ["/local/domain/1", "n1|r2|"], ["/t/a", "b2|n1|"], [
+  "/t/c",
+  "w3|",
+]];
+
 /** Runs of each kind, and the requests of one. */
 const SEEDS = Number(Deno.env.get("SEEDS") ?? 10),
   REQUESTS = Number(Deno.env.get("REQUESTS") ?? 400);
@@ -112,6 +118,31 @@ for (let seed = Number(Deno.env.get("FIRST") ?? 1); seed <= SEEDS; seed++) {
         using pair = new Pair(oracle);
         await pair.open("a", "b", "c");
         await compareRandom(pair, seed, ["a", "b", "c"], REQUESTS);
+      }),
+  );
+}
+
+for (let seed = Number(Deno.env.get("FIRST") ?? 1); seed <= SEEDS; seed++) {
+  interopTest(
+    `random requests of domains are answered alike, seed ${seed}`,
+    ["xenstored", "gcc"],
+    () =>
+      withTempDir(async (folder) => {
+        await using oracle = await startXenstored(folder);
+        using pair = new Pair(oracle);
+        await pair.open("a", "b");
+        for (const domid of [1, 2, 3]) await pair.introduce(domid);
+        for (const [path, permissions] of GIVEN) {
+          await same(pair, {
+            peer: "a",
+            type: OPERATION.MKDIR,
+            transactionId: 0,
+            payload: `${path}|`,
+          });
+          const payload = `${path}|${permissions}`;
+          await same(pair, { peer: "a", type: OPERATION.SET_PERMS, transactionId: 0, payload });
+        }
+        await compareRandom(pair, seed, ["a", "b", "d1", "d2", "d3", "d1"], REQUESTS);
       }),
   );
 }
