@@ -28,6 +28,8 @@ export class Transaction {
   readonly touched: Map<string, Touched> = new Map();
   /** What a commit adds to the store's own. */
   readonly ledger: Ledger = new Ledger();
+  /** A node was created in it. */
+  creates = false;
   /** It went past a quota and can only be given up. */
   failed = false;
   readonly #base: Tree;
