@@ -105,10 +105,9 @@ const GIVEN = [["/t", "n0|b1|r2|"], ["/local/domain/1", "n1|r2|"], ["/t/a", "b2|
 ]];
 
 /** Runs of each kind, and the requests of one. */
-const SEEDS = Number(Deno.env.get("SEEDS") ?? 10),
-  REQUESTS = Number(Deno.env.get("REQUESTS") ?? 400);
+const SEEDS = 5, REQUESTS = 400;
 
-for (let seed = Number(Deno.env.get("FIRST") ?? 1); seed <= SEEDS; seed++) {
+for (let seed = 1; seed <= SEEDS; seed++) {
   interopTest(
     `random requests of domain 0 are answered alike, seed ${seed}`,
     ["xenstored", "gcc"],
@@ -122,7 +121,7 @@ for (let seed = Number(Deno.env.get("FIRST") ?? 1); seed <= SEEDS; seed++) {
   );
 }
 
-for (let seed = Number(Deno.env.get("FIRST") ?? 1); seed <= SEEDS; seed++) {
+for (let seed = 1; seed <= SEEDS; seed++) {
   interopTest(
     `random requests of domains are answered alike, seed ${seed}`,
     ["xenstored", "gcc"],
