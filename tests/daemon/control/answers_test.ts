@@ -106,9 +106,11 @@ for (const seed of [1, 2]) {
           `${folder}/control`,
           (watcher) =>
             withControl(`${folder}/control`, async (client) => {
-              const visiting = NAMES.map((name) =>
-                visit(watcher, `${folder}/nbd`, name, stop.signal)
+              const visiting = Promise.all(
+                NAMES.map((name) => visit(watcher, `${folder}/nbd`, name, stop.signal)),
               );
+              // It is told below, in its turn.
+              visiting.catch(() => {});
               for (let turn = 0; turn < STEPS; turn += 1) {
                 await step(client, random);
                 // Now and then the daemon gets to what was asked.
