@@ -370,10 +370,11 @@ for (const words of [{}, { "extended-l2": "on" }, { compat: "0.10", "cluster-siz
         const model = new Uint8Array(SIZE);
         await opened.backend.read(model, 0);
         await new History(6, model).go(opened.backend, 25);
+        await opened.backend.flush();
         const rows: MapRow[] = [];
         let start = 0;
         for (const { length, allocated, zero } of await opened.backend.extents?.(0, SIZE) ?? []) {
-          rows.push({ start, length, zero, data: allocated && !zero });
+          rows.push({ start, length, zero, data: allocated });
           start += length;
         }
         await close(opened);
