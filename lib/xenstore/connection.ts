@@ -26,10 +26,12 @@ import {
   isSpecialPath,
   parentPath,
   quoted,
+  unwatchPath,
   watchPath,
 } from "./path.ts";
 import {
   type Identity,
+  ignoring,
   inherit,
   MAY_OWN,
   MAY_READ,
@@ -192,14 +194,16 @@ export class StoreConnection implements Identity {
     if (!this.privileged && permissions.length > this.#quota("node-permissions")) {
       throw new XenstoreError("ENOSPC", `Cannot set permissions of ${quoted(path)}: too many`);
     }
-    const stranger = permissions.find(({ domid }) => !domains.knows(domid));
-    if (stranger !== undefined || permissions.length === 0) {
-      const reason = stranger === undefined ? "none are given" : `no domain ${stranger.domid}`;
+    const owner = permissions[0]?.domid;
+    if (owner === undefined || !domains.knows(owner)) {
+      const reason = owner === undefined ? "none are given" : `no domain ${owner}`;
       throw new XenstoreError(
-        stranger === undefined ? "EINVAL" : "ENOENT",
+        owner === undefined ? "EINVAL" : "ENOENT",
         `Cannot set permissions of ${quoted(path)}: ${reason}`,
       );
     }
+    // A domain that comes later must not get what was meant for an earlier one of its number.
+    permissions = ignoring(permissions, (domid) => !domains.knows(domid));
     if (isSpecialPath(path)) {
       const old = special.get(path);
       if (old === undefined) throw invalid(path);
@@ -318,7 +322,7 @@ export class StoreConnection implements Identity {
 
   /** Ends a watch. Throws ENOENT if there is none of this path and token. */
   unwatch(path: string, token: string): void {
-    const key = `${watchPath(path, this.domid)}\0${token}`;
+    const key = `${unwatchPath(path, this.domid)}\0${token}`;
     const watch = this.#watches.get(key);
     if (watch === undefined) {
       throw new XenstoreError("ENOENT", `Cannot unwatch ${quoted(path)}: it is not watched so`);

@@ -12,7 +12,7 @@ import { Domains, isDomid } from "./domains.ts";
 import { XenstoreError } from "./errors.ts";
 import { Ledger } from "./ledger.ts";
 import { baseName, parentPath } from "./path.ts";
-import { type Permissions, PRIVATE } from "./permissions.ts";
+import { ignoring, ownerOf, type Permissions, PRIVATE, withoutDomain } from "./permissions.ts";
 import type { Transaction } from "./transaction.ts";
 import { ownedBy, Tree, type TreeNode, visitUpwards } from "./tree.ts";
 import { WatchTable } from "./watches.ts";
@@ -120,7 +120,7 @@ export class Store {
   release(domid: number): void {
     this.domains.introduced(domid);
     for (const each of [...this.#connections]) if (each.domid === domid) each.close();
-    for (const path of ownedBy(this.tree, domid)) if (path !== "/") this.removeNode(path);
+    for (const path of ownedBy(this.tree, domid)) this.removeNode(path);
     this.#forgetPermissions(domid);
     this.domains.delete(domid);
     this.#fireRelease(domid);
@@ -192,20 +192,26 @@ export class Store {
     this.watches.fire({ path: RELEASE_DOMAIN, exact: false, permissions: [], detail: `${domid}` });
   }
 
-  /** A new domain of the same number must not get what the old one was given. */
+  /** A new domain of the same number must not get what the old one was given; the lists show it still. */
   #forgetPermissions(domid: number): void {
     const root = this.tree.get("/");
     const named: [string, Permissions][] = [];
     if (root !== undefined) {
       visitUpwards("/", root, (path, { permissions }) => {
-        if (permissions.some((each, at) => at > 0 && each.domid === domid)) {
+        if (permissions.some((each, at) => at > 0 && each.domid === domid && !each.ignored)) {
           named.push([path, permissions]);
         }
       });
     }
     for (const [path, permissions] of named) {
-      const kept = permissions.filter((each, at) => at === 0 || each.domid !== domid);
-      this.tree.setPermissions(path, kept);
+      this.tree.setPermissions(path, ignoring(permissions, (each) => each === domid));
+    }
+    if (root !== undefined && ownerOf(root.permissions) === domid) {
+      this.tree.setPermissions("/", withoutDomain(this.tree.get("/")?.permissions ?? [], domid));
+      this.ledger.move(domid, 0);
+    }
+    for (const [path, permissions] of this.special) {
+      this.special.set(path, withoutDomain(permissions, domid));
     }
   }
 }

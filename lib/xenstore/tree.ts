@@ -197,11 +197,11 @@ export function visitUpwards(
   visit(path, node);
 }
 
-/** The paths of the highest nodes that a domain owns. */
+/** The paths of the highest nodes that a domain owns, below the root. */
 export function ownedBy(tree: Tree, domid: number): string[] {
   const owned: string[] = [];
   const look = (path: string, node: TreeNode): void => {
-    if (ownerOf(node.permissions) === domid) owned.push(path);
+    if (path !== "/" && ownerOf(node.permissions) === domid) owned.push(path);
     else for (const [name, child] of node.children) look(childPath(path, name), child);
   };
   const root = tree.get("/");

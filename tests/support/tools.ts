@@ -51,6 +51,7 @@ const TOOLS = {
     package: "xen-utils-4.17, which .ci/run unpacks and puts on PATH",
     probe: ["--list-tests"],
   },
+  xenstored: { package: "xen-utils-4.17, which .ci/run unpacks and puts on PATH" },
   "xenstore-ls": { package: "xenstore-utils" },
 } as const satisfies Record<string, Tool>;
 
