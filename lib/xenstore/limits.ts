@@ -76,6 +76,12 @@ export const SERVICE_ACCEPT_PAUSE_MS = 100;
 export const SERVICE_PRIVILEGED_CONNECTIONS = 128;
 /** Comings and goings that the main thread has not heard of yet, above which nobody is let in. */
 export const SERVICE_REPORTS_PENDING_MAX = 256;
+/**
+ * How long in µs a service looks for the next request before it sleeps, while requests come that fast.
+ * Waking a thread takes longer than answering. Bounds what is wasted when nobody comes any more; a
+ * client that asks back to back keeps one processor busy, which gives way to whoever else wants it.
+ */
+export const SERVICE_SPIN_US = 100;
 /** Time in ms after which a service that lets nobody in looks again whether it can. */
 export const SERVICE_RETRY_MS = 2;
 

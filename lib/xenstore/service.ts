@@ -282,7 +282,13 @@ class ServiceThread {
     for (const domid of domains.values()) store.introduce(domid);
     const peers = new Peers({ store, domains, events: this.#events(heard) });
     const mounts = this.#mounts(start, peers);
-    const loop = new SocketLoop({ peers, listeners, mounts, wakeFd, now_ms: Date.now });
+    const loop = new SocketLoop({
+      peers,
+      listeners,
+      mounts,
+      wakeFd,
+      now_ms: () => performance.now(),
+    });
     this.#loop = loop;
     try {
       loop.adoptOwn(ownFd);

@@ -8,7 +8,15 @@
  */
 import { FUSE_REQUEST_BYTES_MAX } from "../fuse/limits.ts";
 import { ProtocolError } from "../stream/frame.ts";
-import { clearEvent, POLL_ERROR, POLL_HANGUP, POLL_IN, POLL_OUT, PollSet } from "../sys/poll.ts";
+import {
+  clearEvent,
+  POLL_ERROR,
+  POLL_HANGUP,
+  POLL_IN,
+  POLL_OUT,
+  PollSet,
+  yieldProcessor,
+} from "../sys/poll.ts";
 import {
   accept,
   closeDescriptor,
@@ -24,6 +32,7 @@ import {
   SERVICE_ACCEPTS_PER_TURN_MAX,
   SERVICE_READ_BYTES,
   SERVICE_RETRY_MS,
+  SERVICE_SPIN_US,
 } from "./limits.ts";
 import type { Peers } from "./peers.ts";
 import { type ControlResult, XenstoreSession } from "./session.ts";
@@ -65,6 +74,8 @@ class Connection {
     send(this.fd, bytes, length);
 }
 
+/** With one processor whoever looks keeps away whom it waits for. */
+const SPIN_MS = navigator.hardwareConcurrency > 1 ? SERVICE_SPIN_US / 1000 : 0;
 /** poll(2) does not look at it. */
 const NO_DESCRIPTOR = -1;
 /** Errors of accept that mean the process or the system has no room. */
@@ -85,6 +96,8 @@ export class SocketLoop {
   #pausedUntil_ms = 0;
   /** Promises of xenbus files wait for their turn. */
   #settled = false;
+  /** The last request came so soon that looking for it would have been better than sleeping. */
+  #rapid = false;
 
   /** A loop that has read nothing yet. */
   constructor(options: SocketLoopOptions) {
@@ -112,7 +125,7 @@ export class SocketLoop {
         return 0;
       }
       this.#fillPollSet();
-      if (poll.wait(this.#accepting ? -1 : SERVICE_RETRY_MS) === 0) continue;
+      if (this.#wait() === 0) continue;
       if (poll.result(0) !== 0) return clearEvent(wakeFd);
       const firstMount = 1 + listeners.length;
       const first = firstMount + mounts.length;
@@ -130,6 +143,23 @@ export class SocketLoop {
         if (fd !== undefined && poll.result(1 + at) !== 0) this.#acceptFrom(fd);
       }
     }
+  }
+
+  /** Waits until something can be done; 0 if nothing can be after all. */
+  #wait(): number {
+    const { now_ms } = this.#options;
+    const begun_ms = now_ms();
+    if (this.#rapid) {
+      do {
+        const ready = this.#poll.wait(0);
+        if (ready !== 0) return ready;
+        yieldProcessor();
+      } while (now_ms() - begun_ms < SPIN_MS);
+      this.#rapid = false;
+    }
+    const ready = this.#poll.wait(this.#accepting ? -1 : SERVICE_RETRY_MS);
+    if (SPIN_MS > 0) this.#rapid = now_ms() - begun_ms < 2 * SPIN_MS;
+    return ready;
   }
 
   /** Gives the reply to a CONTROL; nothing if its connection has gone. */
