@@ -14,7 +14,7 @@ import { Ledger } from "./ledger.ts";
 import { baseName, parentPath } from "./path.ts";
 import { ignoring, ownerOf, type Permissions, PRIVATE, withoutDomain } from "./permissions.ts";
 import type { Transaction } from "./transaction.ts";
-import { ownedBy, Tree, type TreeNode, visitUpwards } from "./tree.ts";
+import { ownedBy, Tree, visitUpwards } from "./tree.ts";
 import { WatchTable } from "./watches.ts";
 
 /** A change that was committed. */
@@ -23,6 +23,12 @@ export interface StoreChange {
   readonly path: string;
   /** Whether it is there now; else it was removed with all below it. */
   readonly kind: "set" | "removed";
+}
+
+/** A node that is being removed: the permissions of it and of its parent let watchers hear of that. */
+interface Gone {
+  readonly path: string;
+  readonly permissions: readonly (Permissions | undefined)[];
 }
 
 /** A XenStore. */
@@ -142,19 +148,14 @@ export class Store {
     const node = this.tree.get(path);
     if (node === undefined) return;
     const above = this.tree.get(parentPath(path));
-    const names: [string, TreeNode][] = [];
-    visitUpwards(path, node, (each, there) => {
+    const gone: Gone[] = [];
+    visitUpwards(path, node, (each, there, parent) => {
       this.ledger.count(there, -1);
-      names.push([each, there]);
+      gone.push({ path: each, permissions: [there.permissions, (parent ?? above)?.permissions] });
     });
     this.#unlink(path);
     if (!this.watches.empty) {
-      let last: Permissions | undefined;
-      for (const [each, there] of names) {
-        const exact = each !== path;
-        last = exact ? undefined : above?.permissions;
-        this.watches.fire({ path: each, exact, permissions: [there.permissions, last] });
-      }
+      for (const each of gone) this.watches.fire({ ...each, exact: each.path !== path });
     }
     for (const each of this.#listeners) each({ path, kind: "removed" });
   }
@@ -163,7 +164,7 @@ export class Store {
   commit(transaction: Transaction): void {
     transaction.apply(this.tree);
     this.ledger.merge(transaction.ledger);
-    for (const [path, { fire, modified, oldPermissions }] of transaction.touched) {
+    for (const [path, { fire, modified }] of transaction.touched) {
       const before = transaction.before(path);
       const now = this.tree.get(path);
       if (before === undefined && now === undefined) continue;
@@ -173,10 +174,10 @@ export class Store {
         }
       }
       if (fire === "no") continue;
-      const above = parentPath(path);
-      const parent = this.tree.get(above) ?? transaction.before(above);
-      const own = now ?? before;
-      const permissions = [own?.permissions, parent?.permissions, oldPermissions];
+      const permissions = [before?.permissions];
+      if (now !== undefined) {
+        permissions.push(now.permissions, this.tree.get(parentPath(path))?.permissions);
+      }
       this.watches.fire({ path, exact: fire === "exact" && now === undefined, permissions });
     }
   }

@@ -187,14 +187,20 @@ export class Tree {
   }
 }
 
-/** Calls `visit` for a node and all below it, children first, in their order. */
+/**
+ * Calls `visit` for a node and all below it, children first, in their order. The first node has no
+ * parent here.
+ */
 export function visitUpwards(
   path: string,
   node: TreeNode,
-  visit: (path: string, node: TreeNode) => void,
+  visit: (path: string, node: TreeNode, parent?: TreeNode) => void,
+  parent?: TreeNode,
 ): void {
-  for (const [name, child] of node.children) visitUpwards(childPath(path, name), child, visit);
-  visit(path, node);
+  for (const [name, child] of node.children) {
+    visitUpwards(childPath(path, name), child, visit, node);
+  }
+  visit(path, node, parent);
 }
 
 /** The paths of the highest nodes that a domain owns, below the root. */

@@ -127,8 +127,8 @@ export class RandomRequests {
       case 3:
         return [OPERATION.GET_PERMS, `${path}|`];
       case 4:
-        // xenstored breaks when the root goes with its owner, or at times for an unknown special path.
-        if (path === "/" || path === "@x") return [OPERATION.GET_PERMS, `${path}|`];
+        // xenstored breaks when the root goes with its owner, or at times when a special path is refused.
+        if (path === "/" || path.startsWith("@")) return [OPERATION.GET_PERMS, `${path}|`];
         return [OPERATION.SET_PERMS, `${path}|${this.#permissions()}`];
       case 5:
         return [OPERATION.MKDIR, `${path}|`];
@@ -160,7 +160,8 @@ export class RandomRequests {
         [OPERATION.RELEASE, "7|"],
         [OPERATION.RESUME, "7|"],
         [OPERATION.SET_TARGET, "1|2|"],
-        [OPERATION.SET_TARGET, "1|7|"],
+        // Domain 7 is nobody's target: a domain that is one outlives its RELEASE in xenstored.
+        [OPERATION.SET_TARGET, "2|3|"],
         [OPERATION.SET_PERMS, "@releaseDomain|n0|r1|"],
         [OPERATION.SET_PERMS, "@releaseDomain|n0|"],
       ]);

@@ -7,7 +7,7 @@
  */
 import assert from "node:assert/strict";
 import { seededRandom } from "../../lib/testing/mod.ts";
-import { OPERATION, operationName } from "../../lib/xenstore/mod.ts";
+import { OPERATION, type OperationName, operationName } from "../../lib/xenstore/mod.ts";
 import { interopTest, withTempDir } from "../support/tools.ts";
 import { startXenstored } from "../support/xenstored.ts";
 import { EDGES } from "./xenstored_edges.ts";
@@ -98,6 +98,12 @@ async function compareRandom(
   }
 }
 
+/** Where domains may write at first. */
+const GIVEN = [["/t", "n0|b1|r2|"], ["/local/domain/1", "n1|r2|"], ["/t/a", "b2|n1|"], [
+  "/t/c",
+  "w3|",
+]];
+
 /** Runs of each kind, and the requests of one. */
 const SEEDS = Number(Deno.env.get("SEEDS") ?? 10),
   REQUESTS = Number(Deno.env.get("REQUESTS") ?? 400);
@@ -115,3 +121,132 @@ for (let seed = Number(Deno.env.get("FIRST") ?? 1); seed <= SEEDS; seed++) {
       }),
   );
 }
+
+for (let seed = Number(Deno.env.get("FIRST") ?? 1); seed <= SEEDS; seed++) {
+  interopTest(
+    `random requests of domains are answered alike, seed ${seed}`,
+    ["xenstored", "gcc"],
+    () =>
+      withTempDir(async (folder) => {
+        await using oracle = await startXenstored(folder);
+        using pair = new Pair(oracle);
+        await pair.open("a", "b");
+        for (const domid of [1, 2, 3]) await pair.introduce(domid);
+        for (const [path, permissions] of GIVEN) {
+          await same(pair, {
+            peer: "a",
+            type: OPERATION.MKDIR,
+            transactionId: 0,
+            payload: `${path}|`,
+          });
+          const payload = `${path}|${permissions}`;
+          await same(pair, { peer: "a", type: OPERATION.SET_PERMS, transactionId: 0, payload });
+        }
+        await compareRandom(pair, seed, ["a", "b", "d1", "d2", "d3", "d1"], REQUESTS);
+      }),
+  );
+}
+
+/** Requests of domain 1, in order, that come to the limits of a domain. */
+function* limitsOfDomain(): Generator<
+  readonly [name: OperationName, payload: string, id?: number]
+> {
+  for (let at = 0; at < 131; at++) yield ["WATCH", `/w|${at}|`];
+  yield ["UNWATCH", "/w|7|"];
+  yield ["WATCH", "/w|again|"];
+  yield ["WATCH", "/w|more|"];
+  yield ["RESET_WATCHES", "|"];
+  for (let id = 1; id <= 13; id++) yield ["TRANSACTION_START", "|"];
+  for (let id = 13; id > 0; id--) yield ["TRANSACTION_END", "F|", id];
+  for (const size of [2014, 2015, 2016, 2017, 2024]) yield ["WRITE", `a|${"v".repeat(size)}`];
+  yield ["SET_PERMS", "a|n1|r2|"];
+  yield ["SET_PERMS", "a|n1|r2|r3|r5|r7|"];
+  yield ["SET_PERMS", "a|n1|r2|r3|r5|r7|r0|"];
+  for (let at = 0; at < 40; at++) yield ["MKDIR", `b/${"n".repeat(50)}${at}|`];
+  yield ["DIRECTORY", "b|"];
+  yield ["MKDIR", `c/${"n".repeat(2010)}|`];
+  yield ["MKDIR", `c/${"n".repeat(1990)}/d|`];
+  yield ["DIRECTORY", "c|"];
+  yield ["RM", "a|"];
+  yield ["RM", "b|"];
+  yield ["RM", "c|"];
+  yield ["TRANSACTION_START", "|"];
+  for (let at = 0; at < 1030; at++) yield ["READ", `x${at % 1026}|`, 12];
+  yield ["WRITE", "y|1", 12];
+  yield ["READ", "x3|", 12];
+  yield ["TRANSACTION_END", "T|", 12];
+  yield ["TRANSACTION_START", "|"];
+  for (let at = 0; at < 990; at++) yield ["MKDIR", `n/${at % 40}/${at}|`, 13];
+  yield ["TRANSACTION_END", "T|", 13];
+  for (let at = 0; at < 60; at++) yield ["MKDIR", `m/${at}|`];
+  yield ["MKDIR", "p/q/r/s|"];
+  yield ["WRITE", "m/1|v"];
+  yield ["TRANSACTION_START", "|"];
+  yield ["WRITE", "q|1", 14];
+  yield ["TRANSACTION_END", "T|", 14];
+  yield ["RM", "m/1|"];
+  yield ["MKDIR", "m/1|"];
+  yield ["MKDIR", "m/none|"];
+  yield ["RM", "n/1|"];
+  for (let at = 0; at < 30; at++) yield ["MKDIR", `o/${at}|`];
+  yield ["RM", "n/2|"];
+  for (const [id, count] of [[15, 3], [16, 60]] as const) {
+    yield ["TRANSACTION_START", "|"];
+    for (let at = 0; at < count; at++) yield ["MKDIR", `r/${at}|`, id];
+    yield ["TRANSACTION_END", "T|", id];
+  }
+  yield ["RM", "n|"];
+  const big = "v".repeat(2030), long = "n".repeat(2010);
+  yield ["WRITE", "s/full|"];
+  for (let at = 0; at < 40; at++) yield ["MKDIR", `s/full/${"n".repeat(45)}${at}|`];
+  const refused: readonly (readonly [OperationName, string])[] = [
+    ["WRITE", `s/full|${big}`],
+    ["WRITE", `s/new|${big}`],
+    ["MKDIR", `s/${long}/x|`],
+    ["MKDIR", `s/full/${"m".repeat(200)}|`],
+    ["MKDIR", `s/full/${"m".repeat(200)}/a/b|`],
+    ["SET_PERMS", "s/full|n1|r2|r2|r2|r2|"],
+    ["SET_PERMS", "s/full|n1|r2|r2|r2|r2|r2|"],
+    ["SET_PERMS", "s/full|n2|"],
+    ["RM", "s/full/none/none|"],
+  ];
+  for (const [index, [name, payload]] of refused.entries()) {
+    yield [name, payload];
+    yield ["TRANSACTION_START", "|"];
+    yield ["WRITE", "s/other|1", 17 + index];
+    yield [name, payload, 17 + index];
+    yield ["READ", "s/other|", 17 + index];
+    yield ["TRANSACTION_END", "T|", 17 + index];
+  }
+}
+
+interopTest(
+  "XenstoreSession limits a domain as xenstored does",
+  ["xenstored", "gcc"],
+  () =>
+    withTempDir(async (folder) => {
+      await using oracle = await startXenstored(folder);
+      using pair = new Pair(oracle);
+      await pair.open("a");
+      await pair.introduce(1);
+      const mine = { peer: "a", transactionId: 0 };
+      await same(pair, { ...mine, type: OPERATION.MKDIR, payload: "/local/domain/1|" });
+      await same(pair, { ...mine, type: OPERATION.SET_PERMS, payload: "/local/domain/1|n1|" });
+      const before: Step[] = [];
+      const errors = new Set<string>();
+      for (const [name, payload, transactionId = 0] of limitsOfDomain()) {
+        const step = { peer: "d1", type: OPERATION[name], transactionId, payload };
+        const { theirs } = await same(pair, step, before);
+        for (const each of theirs) errors.add(/ ERROR .*"(\w+)\|"$/.exec(each)?.[1] ?? "none");
+        before.push(step);
+      }
+      assert.deepEqual([...errors].sort(), [
+        "E2BIG",
+        "ENOENT",
+        "ENOMEM",
+        "ENOSPC",
+        "EPERM",
+        "none",
+      ]);
+    }),
+);

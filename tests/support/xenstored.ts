@@ -183,15 +183,29 @@ function ringPeer(path: string, notify: () => void): OraclePeer {
   };
 }
 
+/** How to start a xenstored. */
+export interface XenstoredOptions {
+  /** Where it is; found on PATH unless told. */
+  readonly program?: string;
+  /** The CPU that it runs on. */
+  readonly cpu?: number;
+}
+
 /** Starts a xenstored whose files are in `folder`, which is empty. */
-export async function startXenstored(folder: string): Promise<Xenstored> {
+export async function startXenstored(
+  folder: string,
+  options: XenstoredOptions = {},
+): Promise<Xenstored> {
+  const { program = toolPath("xenstored"), cpu } = options;
   const library = join(folder, "stub.so");
   await runOk("gcc", ["-shared", "-fPIC", "-O1", "-w", "-o", library, STUB]);
   for (const name of LIBRARIES) Deno.symlinkSync("stub.so", join(folder, name));
   const events = join(folder, "event");
   await runOk("mkfifo", [events]);
-  const child = new Deno.Command(toolPath("xenstored"), {
-    args: ["-N", "--internal-db=on", "-R", "--pid-file", join(folder, "pid")],
+  const words = [program, "-N", "--internal-db=on", "-R", "--pid-file", join(folder, "pid")];
+  const [command = "", ...args] = cpu === undefined ? words : ["taskset", "-c", `${cpu}`, ...words];
+  const child = new Deno.Command(command, {
+    args,
     env: {
       LD_LIBRARY_PATH: folder,
       LD_PRELOAD: library,
