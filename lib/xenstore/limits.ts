@@ -18,6 +18,13 @@ export const PATH_LENGTH_MAX = 2048;
 /** Longest path of all, in characters; XENSTORE_ABS_PATH_MAX. */
 export const ABSOLUTE_PATH_LENGTH_MAX = 3072;
 
+/** Strings of the wire that are kept, so as not to make them again: a power of 2. */
+export const TEXTS_KEPT = 4_096;
+/** Longest string that is kept, in characters. */
+export const KEPT_TEXT_LENGTH_MAX = 256;
+/** Paths whose names are kept. */
+export const PATHS_KEPT_MAX = 8_192;
+
 /** Nodes that a domain may own. */
 export const QUOTA_NODES = 1000;
 /** Bytes of a node's record (header 24, 8 a permission, value, names of children) that a domain may not reach. */

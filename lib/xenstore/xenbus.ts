@@ -241,7 +241,7 @@ export class XenbusFile implements Requester {
   }
 
   #fail(message: Message, code: ErrorCode): void {
-    this.#outbox.add({ ...message, type: OPERATION.ERROR }, `${code}\0`);
+    this.#outbox.addError(message, code);
   }
 
   #watchOrNot(message: Message): void {
