@@ -157,7 +157,7 @@ export class XenstoreSession implements ByteSession, Requester {
     if (output === null || !this.#stalled) return output;
     const release = (): void => {
       output.release();
-      this.#resume();
+      if (this.#outbox.unsentBytes < UNSENT_PAUSE_BYTES) this.#resume();
     };
     return { bytes: output.bytes, release };
   }
@@ -166,7 +166,7 @@ export class XenstoreSession implements ByteSession, Requester {
   sendTo(send: SendBytes): void {
     if (this.#ended || this.#failure !== null) return;
     this.#outbox.sendTo(send);
-    if (this.#stalled) this.#resume();
+    if (this.#stalled && this.#outbox.unsentBytes < UNSENT_PAUSE_BYTES) this.#resume();
   }
 
   /** The daemon has answered the CONTROL that it was given. */

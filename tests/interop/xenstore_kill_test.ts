@@ -86,23 +86,27 @@ print("forked", flush=True)
 os.read(0, 1)
 `;
 
-xenbusTest("a child that holds a connection keeps it", ["python3-pyxs"], () =>
-  withXenbus(async (record) => {
-    const child = new Deno.Command(toolPath("python3-pyxs"), {
-      args: ["-c", HOLDING, record.path],
-      stdin: "piped",
-      stdout: "piped",
-    }).spawn();
-    const forked = Promise.withResolvers<void>();
-    const said = new Collector(child.stdout, () => forked.resolve());
-    await Promise.all([forked.promise, child.status]);
-    await record.until(() => record.open === 1, "it has come");
-    await record.service.client.exists("/");
-    assert.equal(record.open, 1);
-    await child.stdin.close();
-    await said.done;
-    await record.untilEmpty();
-  }));
+xenbusTest(
+  "a child that holds a connection keeps it",
+  ["python3-pyxs"],
+  () =>
+    withXenbus(async (record) => {
+      const child = new Deno.Command(toolPath("python3-pyxs"), {
+        args: ["-c", HOLDING, record.path],
+        stdin: "piped",
+        stdout: "piped",
+      }).spawn();
+      const forked = Promise.withResolvers<void>();
+      const said = new Collector(child.stdout, () => forked.resolve());
+      await Promise.all([forked.promise, child.status]);
+      await record.until(() => record.open === 1, "it has come");
+      await record.service.client.exists("/");
+      assert.equal(record.open, 1);
+      await child.stdin.close();
+      await said.done;
+      await record.untilEmpty();
+    }),
+);
 
 const MODULE = new URL("../../lib/xenstore/mod.ts", import.meta.url);
 const SERVICE = `

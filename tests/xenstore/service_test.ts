@@ -24,6 +24,7 @@ function ask(client: XenstoreClient, ...words: string[]): Promise<string> {
 function connectRaw(path: string): { socket: net.Socket; closed: Promise<unknown> } {
   const socket = net.connect(path);
   socket.on("error", () => {});
+  socket.resume();
   const closed = new Promise((resolve) => socket.once("close", resolve));
   return { socket, closed };
 }
