@@ -313,6 +313,7 @@ class RunningDaemon implements Daemon {
 
   async #stop(): Promise<void> {
     this.#observation.enter("stopping");
+    this.#targets.refuse();
     await this.#plane?.stopReconciling();
     await this.#targets.beginStop();
     await this.#acceptor?.stop();
