@@ -181,7 +181,7 @@ static void run(int count, double seconds)
 			short out = connections[i].out_used > 0 ? POLLOUT : 0;
 			pollers[i] = (struct pollfd){ connections[i].fd, POLLIN | out, 0 };
 		}
-		if (poll(pollers, count, 1000) <= 0)
+		if (poll(pollers, count, 20000) <= 0)
 			fail("the server says nothing");
 		for (int i = 0; i < count; i++)
 			if (pollers[i].revents & (POLLIN | POLLHUP))

@@ -91,7 +91,8 @@ export function secondsOf(latency: Histogram): HistogramSample {
     cumulative += count;
   }
   for (const bucket of buckets.slice(at)) bucket[1] = cumulative;
-  return { buckets, count: latency.count, sum: latency.totalUs / 1e6 };
+  // In whole nanoseconds, so that sums of binary fractions look like numbers.
+  return { buckets, count: latency.count, sum: Math.round(latency.totalUs * 1000) / 1e9 };
 }
 
 /** Lets other work run. */

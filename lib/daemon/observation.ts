@@ -1,6 +1,6 @@
 /**
- * What others may know of a running daemon: its figures for Prometheus and OpenTelemetry, and whether it
- * is well. Told at its start what to look at, and then in which phase the daemon is.
+ * What others may know of a running daemon: its figures, its spans for OpenTelemetry, and whether it is
+ * well. Told at its start what to look at, and then in which phase the daemon is.
  *
  * @module
  */
@@ -48,11 +48,11 @@ export class Observation {
 
   /** Serves metrics, if an endpoint is given. Throws BlockError if that cannot be. */
   async start(endpoint: MetricsEndpoint | null): Promise<void> {
-    const daemon = this.#view();
     if (endpoint !== null) {
-      this.#server = await MetricsServer.start(endpoint, daemon, this.#options.log);
+      this.#server = await MetricsServer.start(endpoint, this.#view(), this.#options.log);
     }
-    if (telemetryIsOn((name) => Deno.env.get(name))) this.#endTelemetry = startTelemetry(daemon);
+    if (!telemetryIsOn((name) => Deno.env.get(name))) return;
+    this.#endTelemetry = startTelemetry(this.#options.files, this.#options.version);
   }
 
   /** The daemon is in another phase now; after "failed" it can only stop. */

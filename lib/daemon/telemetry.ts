@@ -1,36 +1,32 @@
 /**
- * The figures of targets for OpenTelemetry, through what Deno has built in: with OTEL_DENO=true in the
+ * Spans of a daemon for OpenTelemetry, through what Deno has built in: with OTEL_DENO=true in the
  * environment Deno sends them to a collector by itself, as OTEL_EXPORTER_OTLP_ENDPOINT and the other
- * variables of OpenTelemetry say. Without that nothing is made here. Names follow the conventions of
- * OpenTelemetry: dots, units in UCUM.
+ * variables of OpenTelemetry say. Each open file is a span, from its opening to its release. Without the
+ * variable nothing is made here.
+ *
+ * Figures are not sent this way: Deno collects them from all threads in turn and waits for one that
+ * blocks, as the acceptor's does, without end, also when the process is to end.
  *
  * @module
  */
-import { OPERATIONS } from "../block/request.ts";
-import type { MeasuredDaemon } from "./metrics.ts";
+import type { OpenFile } from "../handle/open_file.ts";
+import type { FileChange, OpenFileTable } from "../handle/table.ts";
 
-/** Takes the values of one figure. */
-interface Observer {
-  observe(value: number, attributes: Readonly<Record<string, string>>): void;
+/** What is used of a Span of the OpenTelemetry API. */
+interface Span {
+  addEvent(name: string): void;
+  end(): void;
 }
 
-type Observe = (observer: Observer) => void;
-
-/** A figure that is read when it is sent. */
-interface Observable {
-  addCallback(callback: Observe): void;
-  removeCallback(callback: Observe): void;
+interface SpanSettings {
+  readonly attributes: Readonly<Record<string, string | number>>;
+  /** It belongs to no other span. */
+  readonly root: true;
 }
 
-interface Settings {
-  readonly unit: string;
-  readonly description: string;
-}
-
-/** What is used of a Meter of the OpenTelemetry API. */
-interface Meter {
-  createObservableCounter(name: string, settings: Settings): Observable;
-  createObservableGauge(name: string, settings: Settings): Observable;
+/** What is used of a Tracer. */
+interface Tracer {
+  startSpan(name: string, settings: SpanSettings): Span;
 }
 
 /** True if Deno was started with OpenTelemetry switched on. */
@@ -38,46 +34,32 @@ export function telemetryIsOn(env: (name: string) => string | undefined): boolea
   return env("OTEL_DENO") === "true" || env("OTEL_DENO") === "1";
 }
 
-/** Lets a daemon be observed until what is returned is called. */
-export function startTelemetry(daemon: MeasuredDaemon): () => void {
-  const meter: Meter = Deno.telemetry.meterProvider.getMeter("dmu", daemon.version);
-  const ends: (() => void)[] = [];
-  const observe = (observable: Observable, callback: Observe): void => {
-    observable.addCallback(callback);
-    ends.push(() => observable.removeCallback(callback));
+/** Makes a span of each open file until what is returned is called. */
+export function startTelemetry(files: OpenFileTable, version: string): () => void {
+  const tracer: Tracer = Deno.telemetry.tracerProvider.getTracer("dmu", version);
+  const spans = new Map<OpenFile, Span>();
+  const begin = (file: OpenFile): void => {
+    const { kind, minor, peer, target } = file;
+    const attributes = {
+      "dmu.kind": kind,
+      "dmu.minor": minor,
+      "dmu.peer": peer,
+      ...(target === null ? {} : { "dmu.target": target }),
+    };
+    spans.set(file, tracer.startSpan(`dmu.file ${kind}`, { attributes, root: true }));
   };
-  const counter = (
-    name: string,
-    unit: string,
-    description: string,
-    of: (
-      counters: { readonly count: number; readonly errors: number; readonly bytes: number },
-    ) => number,
-  ): void =>
-    observe(meter.createObservableCounter(name, { unit, description }), (observer) => {
-      for (const { name: target, device } of daemon.targets) {
-        for (const operation of device === null ? [] : OPERATIONS) {
-          const counters = device?.statistics[operation];
-          if (counters === undefined || counters.latency.count === 0) continue;
-          const { errors, bytes, latency: { count } } = counters;
-          observer.observe(of({ count, errors, bytes }), { target, operation });
-        }
-      }
-    });
-  counter("dmu.operations", "{operation}", "Operations that are done", ({ count }) => count);
-  counter("dmu.operation.errors", "{operation}", "Operations that failed", ({ errors }) => errors);
-  counter("dmu.operation.io", "By", "Bytes of operations that succeeded", ({ bytes }) => bytes);
-  const inFlight = { unit: "{operation}", description: "Operations under way" };
-  observe(meter.createObservableGauge("dmu.target.in_flight", inFlight), (observer) => {
-    for (const { name: target, device } of daemon.targets) {
-      if (device !== null) observer.observe(device.inFlight, { target });
-    }
-  });
-  const connections = { unit: "{connection}", description: "NBD connections" };
-  observe(meter.createObservableGauge("dmu.connections", connections), (observer) => {
-    observer.observe(daemon.connections.count, {});
-  });
+  const changed = (file: OpenFile, change: FileChange): void => {
+    if (change === "opened") return begin(file);
+    const span = spans.get(file);
+    if (change !== "state" || span === undefined) return;
+    if (file.state !== "released") return span.addEvent(file.state);
+    span.end();
+    spans.delete(file);
+  };
+  for (const file of files) begin(file);
+  const end = files.observe(changed);
   return () => {
-    for (const end of ends) end();
+    end();
+    for (const span of spans.values()) span.end();
   };
 }

@@ -124,7 +124,8 @@ async function untilPing(peer: OraclePeer): Promise<Message[]> {
   }
 }
 
-function messages(bytes: Uint8Array): Message[] {
+/** The messages in a run of bytes. */
+export function messages(bytes: Uint8Array): Message[] {
   const found: Message[] = [];
   for (let at = 0; at < bytes.length;) {
     const end = at + 16 + payloadLength(bytes, at);
@@ -134,7 +135,8 @@ function messages(bytes: Uint8Array): Message[] {
   return found;
 }
 
-function show(peer: string, { type, requestId, transactionId, payload }: Message): string {
+/** A message as it is compared. */
+export function show(peer: string, { type, requestId, transactionId, payload }: Message): string {
   const text = textOf(payload).replaceAll("\0", "|");
   // Generations count what is done inside: only that they are numbers is the same.
   const shown = type === OPERATION.DIRECTORY_PART ? text.replace(/^\d+\|/, "N|") : text;

@@ -39,6 +39,7 @@ const TOOLS = {
   nbdinfo: { package: "libnbd-bin" },
   nbdkit: { package: "nbdkit" },
   openssl: { package: "openssl" },
+  promtool: { package: "prometheus, which .ci/run unpacks and puts on PATH" },
   "python3-libnbd": { package: "python3-libnbd", command: "python3", probe: ["-c", "import nbd"] },
   "qemu-img": { package: "qemu-utils" },
   "qemu-io": { package: "qemu-utils" },
