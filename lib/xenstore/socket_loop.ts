@@ -52,6 +52,9 @@ export interface SocketLoopOptions {
   now_ms(): number;
 }
 
+/** Errors of accept that mean the listener is of no use, so that nobody can come in any more. */
+const LISTENER_LOST: readonly string[] = ["EBADF", "EINVAL", "ENOTSOCK", "EOPNOTSUPP"];
+
 class Connection {
   readonly id: number;
   readonly fd: number;
@@ -212,7 +215,7 @@ export class SocketLoop {
         if (accepted === null) return;
         this.#welcome(accepted.fd);
       } catch (error) {
-        if (!(error instanceof SystemError)) throw error;
+        if (!(error instanceof SystemError) || LISTENER_LOST.includes(error.code)) throw error;
         if (!NO_ROOM.includes(error.code)) continue;
         this.#pausedUntil_ms = this.#options.now_ms() + SERVICE_ACCEPT_PAUSE_MS;
         return;
