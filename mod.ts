@@ -47,6 +47,7 @@ export type { ExportInfo } from "./lib/nbd/export_info.ts";
 export * as nbd from "./lib/nbd/mod.ts";
 export * as xenstore from "./lib/xenstore/mod.ts";
 export { backends, defaultRegistry } from "./backends/mod.ts";
+export { filters } from "./lib/filters/mod.ts";
 export {
   systemClock,
   systemContext,

@@ -23,6 +23,7 @@ const FOLDERS: readonly {
   { folder: "mod.ts", imports: ["lib", "backends"] },
   { folder: "cli", imports: ["mod.ts", "lib", "backends"] },
   { folder: "backends", imports: ["lib/block", "lib/sys"] },
+  { folder: "backends/mod.ts", imports: ["backends", "lib/block", "lib/filters"] },
   { folder: "backends/nbd.ts", imports: ["lib/block", "lib/sys", "lib/nbd"] },
   { folder: "backends/mirror.ts", imports: ["lib/block", "lib/sys", "lib/dirty_log"] },
   { folder: "lib/block", imports: [], types: ["lib/sys"] },
