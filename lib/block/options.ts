@@ -168,18 +168,20 @@ export function choiceOption<const C extends string>(
   return finish(schema, choices.join("|"), rest);
 }
 
-/** A span of time in ms, with a unit: `250us`, `10ms`, `1.5s`, `2min`; at most `max` ms. */
+/** A span of time, `250us`, `10ms`, `1.5s`, `2min`, or typed as ms; at most `max` ms. */
 export function timeOption(
   rest: OptionRest<number> & { readonly max: number },
 ): OptionType<number> {
   const schema = v.pipe(
-    v.union([v.string(), v.literal(0)], "must be a time such as 250us, 10ms or 1.5s"),
+    v.union([v.string(), v.number()], "must be a time such as 250us, 10ms or 1.5s"),
     v.rawTransform(({ dataset, addIssue, NEVER }) => {
-      const result = parseDuration(String(dataset.value));
+      const { value } = dataset;
+      const result = typeof value === "number" ? value : parseDuration(value);
       if (typeof result === "number") return result;
       addIssue({ message: result.problem });
       return NEVER;
     }),
+    v.minValue(0, "must not be negative"),
     v.maxValue(rest.max, `must be at most ${spellDuration(rest.max)}`),
   );
   return finish(schema, "time", rest, spellDuration);

@@ -244,7 +244,8 @@ function openOverlay(size: number, options: CowOptions, context: OpenContext): O
   return memoryOverlay(size, block ?? COW_BLOCK_BYTES, limit);
 }
 
-function checkOptions({ geometry }: Backend, { block = COW_BLOCK_BYTES }: CowOptions): void {
+/** Fails with EINVAL unless blocks of this size fit the device. */
+function checkBlocks({ geometry }: Backend, block: number): void {
   checkBlock(block, COW_BLOCK_BYTES_MAX, geometry, "cow");
   if (block < COW_BLOCK_BYTES_MIN) {
     throw new BlockError(
@@ -262,8 +263,14 @@ function checkOptions({ geometry }: Backend, { block = COW_BLOCK_BYTES }: CowOpt
 }
 
 function open(backend: Backend, options: CowOptions, context: OpenContext): Opened {
-  checkOptions(backend, options);
+  checkBlocks(backend, options.block ?? COW_BLOCK_BYTES);
   const overlay = openOverlay(backend.geometry.size, options, context);
+  try {
+    checkBlocks(backend, overlay.block);
+  } catch (error) {
+    overlay.close();
+    throw error;
+  }
   const cow = new Cow(backend, overlay);
   const filter = wrap(backend, {
     geometry: (below) => ({ ...below, readOnly: context.readOnly }),

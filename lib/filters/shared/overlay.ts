@@ -19,6 +19,7 @@ import { BlockError, toBlockError } from "../../block/errors.ts";
 import { chain, rescue } from "../../block/maybe.ts";
 import { SparseMemory } from "../../block/sparse_memory.ts";
 import type { Maybe } from "../../block/types.ts";
+import { COW_BLOCK_BYTES_MAX, COW_BLOCK_BYTES_MIN } from "./limits.ts";
 import type { RawFile } from "./raw_file.ts";
 
 /** The block is that of the layer below. */
@@ -110,6 +111,11 @@ function makeHeader(layout: Layout): Uint8Array {
   return bytes;
 }
 
+function isBlock(block: number): boolean {
+  return Number.isInteger(Math.log2(block)) && block >= COW_BLOCK_BYTES_MIN &&
+    block <= COW_BLOCK_BYTES_MAX;
+}
+
 /** Checks a header against the device; gives its layout. Errno: EINVAL. */
 function readHeader(file: RawFile, bytes: Uint8Array, size: number): Layout {
   const refuse = (reason: string): never => {
@@ -124,6 +130,7 @@ function readHeader(file: RawFile, bytes: Uint8Array, size: number): Layout {
   }
   const block = view.getUint32(12, true), own = Number(view.getBigUint64(16, true));
   if (own !== size) refuse(`it belongs to a device of ${own} bytes, this one has ${size}`);
+  if (!isBlock(block)) refuse(`it has blocks of ${block}`);
   const layout = layoutOf(size, block);
   if (file.size() < layout.fileBytes) refuse(`it is cut off, at ${file.size()} bytes`);
   return layout;
