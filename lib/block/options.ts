@@ -200,7 +200,7 @@ export function chanceOption(rest: OptionRest<number>): OptionType<number> {
     v.minValue(0, message),
     v.maxValue(1, message),
   );
-  return finish(schema, "chance", rest, (value) => `${value * 100}%`);
+  return finish(schema, "chance", rest);
 }
 
 /** Some of a few words: `read,write`, or an array of them. At least one, none twice. */

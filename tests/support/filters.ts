@@ -10,6 +10,7 @@ import { Device } from "../../lib/block/device.ts";
 import { SPARSE_BYTES_MAX } from "../../lib/block/limits.ts";
 import { parseSpec } from "../../lib/block/spec.ts";
 import type { Backend, Geometry, Opened } from "../../lib/block/types.ts";
+import { expectBytes } from "../../lib/testing/bytes.ts";
 import { ManualClock, MemoryLog, testContext } from "./context.ts";
 
 /** Options of a write that need not be durable. */
@@ -89,4 +90,57 @@ export async function readFrom(
   const bytes = filled(length, 0xee);
   await backend.read(bytes, offset);
   return bytes;
+}
+
+/** Lets everything happen that waits for nothing but its turn. */
+export async function turns(): Promise<void> {
+  for (let turn = 0; turn < 200; turn += 1) await Promise.resolve();
+}
+
+/** A layer that notes every call that passes it, as "read 0+512". */
+export function watched(next: Backend): { readonly backend: Backend; readonly calls: string[] } {
+  const calls: string[] = [];
+  const { trim, zero, cache, extents, resize } = next;
+  const note = (verb: string, offset: number, length: number, fua = false): void =>
+    void calls.push(`${verb} ${offset}+${length}${fua ? " fua" : ""}`);
+  const backend: Backend = {
+    get geometry() {
+      return next.geometry;
+    },
+    capabilities: next.capabilities,
+    read: (into, offset) => {
+      note("read", offset, into.length);
+      return next.read(into, offset);
+    },
+    write: (from, offset, options) => {
+      note("write", offset, from.length, options.fua);
+      return next.write(from, offset, options);
+    },
+    flush: () => {
+      calls.push("flush");
+      return next.flush();
+    },
+    ...(trim === undefined ? {} : {
+      trim: (offset, length, options) => {
+        note("trim", offset, length, options.fua);
+        return trim(offset, length, options);
+      },
+    }),
+    ...(zero === undefined ? {} : {
+      zero: (offset, length, options) => {
+        note("zero", offset, length, options.fua);
+        return zero(offset, length, options);
+      },
+    }),
+    ...(cache === undefined ? {} : { cache }),
+    ...(extents === undefined ? {} : { extents }),
+    ...(resize === undefined ? {} : { resize }),
+    [Symbol.asyncDispose]: () => next[Symbol.asyncDispose](),
+  };
+  return { backend, calls };
+}
+
+/** Fails unless a layer holds `expected` from its start; tells the first difference, however much it is. */
+export async function expectContent(backend: Backend, expected: Uint8Array): Promise<void> {
+  expectBytes(await readFrom(backend, 0, expected.length), expected, 0, "what was done");
 }
