@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { BlockError } from "../../block/errors.ts";
+import { BlockError, toBlockError } from "../../block/errors.ts";
 import type { Backend, Capabilities, Geometry } from "../../block/types.ts";
 
 /** Verbs that a layer may lack. */
@@ -81,6 +81,8 @@ function ending(backend: Backend, first: () => Promise<void> | void): () => Prom
   const run = async (): Promise<void> => {
     try {
       await first();
+    } catch (error) {
+      throw toBlockError(error);
     } finally {
       await backend[Symbol.asyncDispose]();
     }
