@@ -8,11 +8,20 @@ import type { OpenContext } from "../block/context.ts";
 import { emulate } from "../block/emulate.ts";
 import { BlockError } from "../block/errors.ts";
 import { EXTENTS_PER_CALL_MAX } from "../block/limits.ts";
+import type { Progress } from "../block/image.ts";
 import { chain, oneByOne } from "../block/maybe.ts";
 import { omittable, optionSchema, pathOption, sizeOption } from "../block/options.ts";
 import { RangeLocks } from "../block/range_locks.ts";
 import { FLAG_MAY_TRIM } from "../block/request.ts";
-import type { Backend, Extent, FilterType, Maybe, Opened, ZeroOptions } from "../block/types.ts";
+import type {
+  Backend,
+  Extent,
+  FilterType,
+  Management,
+  Maybe,
+  Opened,
+  ZeroOptions,
+} from "../block/types.ts";
 import { checkBlock, cutAtBlocks, outward, type Piece } from "./shared/blocks.ts";
 import {
   COMMIT_BYTES,
@@ -138,18 +147,28 @@ class Cow {
   }
 
   /** Writes the overlay into the layer below, durably, and then empties it. */
-  commit(): Maybe<void> {
+  commit(progress: Progress = () => {}): Maybe<void> {
     if (this.#next.geometry.readOnly) {
       throw new BlockError("EROFS", "Cannot commit: the layer below is read-only");
     }
     return this.#changes.run(0, Infinity, "exclusive", () => {
       const below = emulate(this.#backend);
-      const copied = oneByOne(this.#changedPieces(), ([at, length, state]) => {
+      const total = this.changed;
+      let done = 0;
+      const copy = (at: number, length: number, state: number): Maybe<void> => {
         if (state === ZERO) return below.zero(at, length, FLAG_MAY_TRIM);
         const bytes = new Uint8Array(length);
         this.#overlay.read(bytes, at);
         return below.write(bytes, at, false);
-      });
+      };
+      const copied = oneByOne(
+        this.#changedPieces(),
+        ([at, length, state]) =>
+          chain(copy(at, length, state), () => {
+            done += length;
+            progress(Math.min(done, total), total);
+          }),
+      );
       return chain(chain(copied, () => this.#next.flush()), () => this.#empty());
     });
   }
@@ -298,13 +317,14 @@ function open(backend: Backend, options: CowOptions, context: OpenContext): Open
     changed: cow.changed,
     allocated: overlay.allocated(),
   });
-  return {
-    backend: filter,
-    management: {
-      describe,
-      ...(context.readOnly ? {} : { commit: () => cow.commit(), reset: () => cow.reset() }),
-    },
+  const management: Management = {
+    describe,
+    ...(context.readOnly ? {} : {
+      commit: (progress) => cow.commit(progress),
+      reset: () => cow.reset(),
+    }),
   };
+  return { backend: filter, management };
 }
 
 /** The filter. */

@@ -40,7 +40,7 @@ const WAYS: readonly Way[] = [true, false].flatMap((mayBlock) => [
     name: `cache over a file, flushed ${mayBlock ? "on the spot" : "later"}`,
     mayBlock,
     open: async (files, size) =>
-      await stacked(await fileDisk(files, size, mayBlock), ["cache:?size=64k"], {
+      await stacked(await fileDisk(files, size, mayBlock), ["cache:?size=8k&block=512"], {
         files,
         mayBlock,
       }),
