@@ -1,0 +1,12 @@
+/**
+ * Traces: one event model, a native format, and foreign ones.
+ *
+ * @module
+ */
+export * from "./event.ts";
+export { formats } from "./formats/mod.ts";
+export * as limits from "./limits.ts";
+export { BlockBuilder, encodeHeader } from "./native.ts";
+export { digestOf } from "./record.ts";
+export * from "./source.ts";
+export { TraceError } from "./trace_error.ts";
