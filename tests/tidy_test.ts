@@ -35,7 +35,7 @@ const FOLDERS: readonly {
   { folder: "lib/handle", imports: ["lib/block"] },
   { folder: "lib/xenstore", imports: ["lib/block", "lib/handle", "lib/stream", "lib/sys"] },
   { folder: "lib/dirty_log", imports: ["lib/block", "lib/sys"] },
-  { folder: "lib/trace", imports: ["lib/block", "lib/stream"] },
+  { folder: "lib/trace", imports: ["lib/block", "lib/stream", "lib/sys"] },
   { folder: "lib/sys", imports: [] },
   { folder: "lib/testing", imports: ["lib/block", "lib/sys"] },
   { folder: "lib/daemon", imports: ["lib", "backends"] },

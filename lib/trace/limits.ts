@@ -15,3 +15,9 @@ export const BLOCK_BYTES: number = 256 * KIB;
 export const BLOCK_BYTES_MAX: number = BLOCK_BYTES + REQUEST_BYTES_MAX + 64;
 /** Lines or records of a foreign trace that are wrong and told one by one; more are only counted. */
 export const PROBLEMS_TOLD_MAX = 20;
+/** Bytes of records that a recorder may be behind, where data are not kept. */
+export const RING_BYTES: number = 8 * MIB;
+/** The same where data are kept. */
+export const RING_PAYLOAD_BYTES: number = 256 * MIB;
+/** Time in ms after which a recorder writes what it has, so that a crash loses no more than that. */
+export const RECORDER_WAIT_MS = 50;

@@ -8,5 +8,6 @@ export { formats } from "./formats/mod.ts";
 export * as limits from "./limits.ts";
 export { BlockBuilder, encodeHeader } from "./native.ts";
 export { digestOf } from "./record.ts";
+export * from "./recorder.ts";
 export * from "./source.ts";
 export { TraceError } from "./trace_error.ts";

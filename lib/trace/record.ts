@@ -43,6 +43,18 @@ export function recordBytes(event: TraceEvent): number {
   return fixed + padded(event.payload?.length ?? 0);
 }
 
+/** Bytes of the record at `at`, payload included. */
+export function recordLength(view: DataView, at: number): number {
+  return view.getUint8(at) === SUBMIT
+    ? SUBMIT_BYTES + padded(view.getUint32(at + 44, true))
+    : COMPLETE_BYTES + padded(view.getUint32(at + 24, true));
+}
+
+/** Time of the record at `at`, µs. */
+export function recordTimeUs(view: DataView, at: number): number {
+  return view.getFloat64(at + 8, true);
+}
+
 function bitsOf({ digest, payload }: TraceEvent): number {
   return (digest === null ? 0 : HAS_DIGEST) | (payload === null ? 0 : HAS_PAYLOAD);
 }
