@@ -20,7 +20,7 @@ import { crc32 } from "node:zlib";
 import * as v from "valibot";
 import type { TraceEvent, TraceInfo } from "./event.ts";
 import { BLOCK_BYTES, BLOCK_BYTES_MAX, DESCRIPTION_BYTES_MAX } from "./limits.ts";
-import { encodeRecord, recordBytes } from "./record.ts";
+import { recordBytes, RecordMemory } from "./record.ts";
 import { TraceError } from "./trace_error.ts";
 
 /** What every native trace begins with. */
@@ -177,7 +177,7 @@ export class BlockBuilder {
   /** Events that could not be recorded so far: written with the next block. */
   lost = 0;
   #bytes = new Uint8Array(BLOCK_HEADER_BYTES + BLOCK_BYTES);
-  #view = new DataView(this.#bytes.buffer);
+  #memory = new RecordMemory(this.#bytes.buffer, 0);
   #end = BLOCK_HEADER_BYTES;
   #events = 0;
   #firstUs = 0;
@@ -198,7 +198,7 @@ export class BlockBuilder {
   add(event: TraceEvent): void {
     const length = recordBytes(event);
     if (this.#end + length > this.#bytes.length) this.#grow(this.#end + length);
-    encodeRecord(this.#view, this.#end, event);
+    this.#memory.encode(this.#end, event);
     this.#end += length;
     this.#counted(1, event.timeUs, event.timeUs);
   }
@@ -237,9 +237,10 @@ export class BlockBuilder {
   }
 
   #grow(atLeast: number): void {
-    const grown = new Uint8Array(Math.max(atLeast, this.#bytes.length * 2));
+    const bytes = Math.max(atLeast, this.#bytes.length * 2);
+    const grown = new Uint8Array(Math.ceil(bytes / ALIGNMENT) * ALIGNMENT);
     grown.set(this.#bytes.subarray(0, this.#end));
     this.#bytes = grown;
-    this.#view = new DataView(grown.buffer);
+    this.#memory = new RecordMemory(grown.buffer, 0);
   }
 }

@@ -15,7 +15,7 @@
 import { crc32 } from "node:zlib";
 import { errnoFromLinux, errnoToLinux } from "../block/errors.ts";
 import { REQUEST_BYTES_MAX } from "../block/limits.ts";
-import { OPERATIONS } from "../block/request.ts";
+import { type Operation, OPERATIONS } from "../block/request.ts";
 import type { CompleteEvent, SubmitEvent, TraceEvent } from "./event.ts";
 import { TraceError } from "./trace_error.ts";
 
@@ -27,6 +27,15 @@ export const COMPLETE_BYTES = 32;
 const SUBMIT = 1, COMPLETE = 2;
 const HAS_DIGEST = 1, HAS_PAYLOAD = 2;
 const ALIGNMENT = 8;
+
+function numbered(): Record<Operation, number> {
+  const numbers = { read: 0, write: 0, flush: 0, trim: 0, zero: 0, cache: 0, extents: 0 };
+  OPERATIONS.forEach((operation, index) => numbers[operation] = index);
+  return numbers;
+}
+
+/** Operations by number: their places in OPERATIONS. */
+const OPERATION_NUMBERS = numbered();
 
 /** The digest of data in a trace: CRC-32 (IEEE), 0 to 2^32 - 1. */
 export function digestOf(data: Uint8Array): number {
@@ -59,41 +68,57 @@ function bitsOf({ digest, payload }: TraceEvent): number {
   return (digest === null ? 0 : HAS_DIGEST) | (payload === null ? 0 : HAS_PAYLOAD);
 }
 
-/** Writes an event at `at` of `view`, where `recordBytes` of it have room. */
-export function encodeRecord(view: DataView, at: number, event: TraceEvent): void {
-  const { payload } = event;
-  if (event.kind === "submit") encodeSubmit(view, at, event);
-  else encodeComplete(view, at, event);
-  if (payload === null) return;
-  const fixed = event.kind === "submit" ? SUBMIT_BYTES : COMPLETE_BYTES;
-  const room = new Uint8Array(view.buffer, view.byteOffset + at + fixed, padded(payload.length));
-  room.set(payload);
-  room.fill(0, payload.length);
-}
+/**
+ * Memory that records are written to, seen in the three widths that records have: four times as fast as
+ * a DataView where the memory is shared. Every platform of ours is little endian, as records are.
+ */
+export class RecordMemory {
+  /** All of it. */
+  readonly bytes: Uint8Array;
+  readonly #words: Uint32Array;
+  readonly #floats: Float64Array;
 
-function encodeSubmit(view: DataView, at: number, event: SubmitEvent): void {
-  view.setUint8(at, SUBMIT);
-  view.setUint8(at + 1, OPERATIONS.indexOf(event.operation));
-  view.setUint8(at + 2, event.flags);
-  view.setUint8(at + 3, bitsOf(event));
-  view.setUint32(at + 4, event.connection, true);
-  view.setFloat64(at + 8, event.timeUs, true);
-  view.setFloat64(at + 16, event.id, true);
-  view.setFloat64(at + 24, event.offset, true);
-  view.setFloat64(at + 32, event.length, true);
-  view.setUint32(at + 40, event.digest ?? 0, true);
-  view.setUint32(at + 44, event.payload?.length ?? 0, true);
-}
+  /** The memory from `byteOffset`, a multiple of eight, to its end. */
+  constructor(buffer: ArrayBufferLike, byteOffset: number) {
+    this.bytes = new Uint8Array(buffer, byteOffset);
+    this.#words = new Uint32Array(buffer, byteOffset);
+    this.#floats = new Float64Array(buffer, byteOffset);
+  }
 
-function encodeComplete(view: DataView, at: number, event: CompleteEvent): void {
-  view.setUint8(at, COMPLETE);
-  view.setUint8(at + 1, bitsOf(event));
-  view.setUint16(at + 2, event.errno === null ? 0 : errnoToLinux(event.errno), true);
-  view.setUint32(at + 4, event.digest ?? 0, true);
-  view.setFloat64(at + 8, event.timeUs, true);
-  view.setFloat64(at + 16, event.id, true);
-  view.setUint32(at + 24, event.payload?.length ?? 0, true);
-  view.setUint32(at + 28, 0, true);
+  /** Writes an event at `at`, a multiple of eight, where `recordBytes` of it have room. */
+  encode(at: number, event: TraceEvent): void {
+    const { payload } = event;
+    if (event.kind === "submit") this.#submit(at, event);
+    else this.#complete(at, event);
+    if (payload === null) return;
+    const start = at + (event.kind === "submit" ? SUBMIT_BYTES : COMPLETE_BYTES);
+    this.bytes.set(payload, start);
+    this.bytes.fill(0, start + payload.length, start + padded(payload.length));
+  }
+
+  #submit(at: number, event: SubmitEvent): void {
+    const words = this.#words, floats = this.#floats, word = at >>> 2, float = at >>> 3;
+    words[word] = SUBMIT | OPERATION_NUMBERS[event.operation] << 8 | (event.flags & 0xff) << 16 |
+      bitsOf(event) << 24;
+    words[word + 1] = event.connection;
+    floats[float + 1] = event.timeUs;
+    floats[float + 2] = event.id;
+    floats[float + 3] = event.offset;
+    floats[float + 4] = event.length;
+    words[word + 10] = event.digest ?? 0;
+    words[word + 11] = event.payload?.length ?? 0;
+  }
+
+  #complete(at: number, event: CompleteEvent): void {
+    const words = this.#words, floats = this.#floats, word = at >>> 2, float = at >>> 3;
+    const errno = event.errno === null ? 0 : errnoToLinux(event.errno);
+    words[word] = COMPLETE | bitsOf(event) << 8 | errno << 16;
+    words[word + 1] = event.digest ?? 0;
+    floats[float + 1] = event.timeUs;
+    floats[float + 2] = event.id;
+    words[word + 6] = event.payload?.length ?? 0;
+    words[word + 7] = 0;
+  }
 }
 
 /** Reads the records of a block one after another. */

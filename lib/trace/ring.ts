@@ -6,7 +6,7 @@
  * @module
  */
 import type { TraceEvent } from "./event.ts";
-import { encodeRecord, recordBytes } from "./record.ts";
+import { recordBytes, RecordMemory } from "./record.ts";
 
 /** Bytes of a unit, in which positions count and to which records are aligned. */
 const UNIT_BYTES = 8;
@@ -30,14 +30,12 @@ export function ringMemory(bytes: number): SharedArrayBuffer {
 /** What both ends know. */
 class RingEnd {
   protected readonly words: Int32Array;
-  protected readonly view: DataView;
   protected readonly bytes: Uint8Array;
   /** Units of the whole ring. */
   protected readonly units: number;
 
   constructor(memory: SharedArrayBuffer) {
     this.words = new Int32Array(memory, 0, CONTROL_BYTES / Int32Array.BYTES_PER_ELEMENT);
-    this.view = new DataView(memory, CONTROL_BYTES);
     this.bytes = new Uint8Array(memory, CONTROL_BYTES);
     this.units = this.bytes.length / UNIT_BYTES;
   }
@@ -50,9 +48,16 @@ class RingEnd {
 
 /** The end that puts records in. */
 export class RingProducer extends RingEnd {
+  readonly #memory: RecordMemory;
   #written = 0;
   /** What the consumer had read when it was asked last. */
   #read = 0;
+
+  /** `memory` is from `ringMemory`. */
+  constructor(memory: SharedArrayBuffer) {
+    super(memory);
+    this.#memory = new RecordMemory(memory, CONTROL_BYTES);
+  }
 
   /** Puts an event in; false if it does not fit: it is counted as lost. */
   put(event: TraceEvent): boolean {
@@ -64,7 +69,7 @@ export class RingProducer extends RingEnd {
       return false;
     }
     if (skipped > 0) this.bytes[start * UNIT_BYTES] = SKIP;
-    encodeRecord(this.view, (skipped > 0 ? 0 : start) * UNIT_BYTES, event);
+    this.#memory.encode((skipped > 0 ? 0 : start) * UNIT_BYTES, event);
     const before = this.#written;
     this.#written = (before + skipped + units) | 0;
     Atomics.store(this.words, WRITTEN_AT, this.#written);
@@ -97,8 +102,15 @@ export interface RingRun {
 
 /** The end that takes records out. */
 export class RingConsumer extends RingEnd {
+  readonly #view: DataView;
   #read = 0;
   #taken = 0;
+
+  /** `memory` is from `ringMemory`. */
+  constructor(memory: SharedArrayBuffer) {
+    super(memory);
+    this.#view = new DataView(memory, CONTROL_BYTES);
+  }
 
   /** Number of the last wake-up, for `wait`. Read it before `next`, lest one is missed. */
   get wakes(): number {
@@ -122,7 +134,7 @@ export class RingConsumer extends RingEnd {
     const end = Math.min(start + left, this.units);
     let at = start;
     while (at < end && this.bytes[at * UNIT_BYTES] !== SKIP) {
-      const next = at + lengthOf(this.view, at * UNIT_BYTES) / UNIT_BYTES;
+      const next = at + lengthOf(this.#view, at * UNIT_BYTES) / UNIT_BYTES;
       if (at > start && (next - start) * UNIT_BYTES > bytesMax) break;
       at = next;
     }
