@@ -58,7 +58,9 @@ export interface TraceInfo {
   readonly target: string | null;
   /** Size of the device in bytes; null if unknown. */
   readonly size: number | null;
+  /** It tells when requests were done, but for those that never were. */
+  readonly completes: boolean;
 }
 
 /** What is known of a trace whose format says nothing. */
-export const NO_INFO: TraceInfo = { started_ms: null, target: null, size: null };
+export const NO_INFO: TraceInfo = { started_ms: null, target: null, size: null, completes: false };

@@ -21,3 +21,15 @@ export const RING_BYTES: number = 8 * MIB;
 export const RING_PAYLOAD_BYTES: number = 256 * MIB;
 /** Time in ms after which a recorder writes what it has, so that a crash loses no more than that. */
 export const RECORDER_WAIT_MS = 50;
+/** Requests of a replay in flight, if not told. */
+export const REPLAY_DEPTH = 256;
+/** Requests of a replay in flight at most. */
+export const REPLAY_DEPTH_MAX = 65_536;
+/** Requests of a replay that are done and whose recorded completion is still awaited. */
+export const REPLAY_PENDING_MAX = 131_072;
+/** Time in µs before a request is due that is spent in turns of the event loop: timers are that coarse. */
+export const REPLAY_SPIN_US = 2_000;
+/** Time in µs between two turns of the event loop in a replay that never waits. */
+export const REPLAY_TURN_US = 30_000;
+/** Requests that ended otherwise than recorded and are told one by one. */
+export const MISMATCHES_TOLD_MAX = 20;

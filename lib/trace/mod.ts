@@ -9,5 +9,7 @@ export * as limits from "./limits.ts";
 export { BlockBuilder, encodeHeader } from "./native.ts";
 export { digestOf } from "./record.ts";
 export * from "./recorder.ts";
+export * from "./replay.ts";
+export * from "./replay_report.ts";
 export * from "./source.ts";
 export { TraceError } from "./trace_error.ts";

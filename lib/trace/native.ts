@@ -57,12 +57,13 @@ const infoSchema = v.object({
   started_ms: v.nullable(v.number()),
   target: v.nullable(v.string()),
   size: v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
+  completes: v.boolean(),
 });
 
 /** The bytes that a trace begins with. */
 export function encodeHeader(info: TraceInfo): Uint8Array<ArrayBuffer> {
-  const { started_ms, target, size } = info;
-  const json = new TextEncoder().encode(JSON.stringify({ started_ms, target, size }));
+  const { started_ms, target, size, completes } = info;
+  const json = new TextEncoder().encode(JSON.stringify({ started_ms, target, size, completes }));
   const length = Math.ceil(json.length / ALIGNMENT) * ALIGNMENT;
   const bytes = new Uint8Array(HEADER_BYTES + length);
   bytes.set(MAGIC);

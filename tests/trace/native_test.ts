@@ -14,7 +14,12 @@ import { encodeHeader, VERSION } from "../../lib/trace/native.ts";
 import { digestOf } from "../../lib/trace/record.ts";
 import { eventsOf, type TraceSource } from "../../lib/trace/source.ts";
 
-const INFO: TraceInfo = { started_ms: 1_700_000_000_123, target: "disk", size: 2 ** 40 };
+const INFO: TraceInfo = {
+  started_ms: 1_700_000_000_123,
+  target: "disk",
+  size: 2 ** 40,
+  completes: true,
+};
 
 function randomEvents(seed: number, count: number): TraceEvent[] {
   const random = seededRandom(seed);

@@ -78,7 +78,7 @@ async function traced(
     flush: () => undefined,
     [Symbol.asyncDispose]: () => Promise.resolve(),
   }, { name: "disk", clock: systemClock, log });
-  const info = { started_ms: 5, target: "disk", size };
+  const info = { started_ms: 5, target: "disk", size, completes: true };
   const recorder = await Recorder.start({ path, info, data, clock: systemClock, log });
   device.tap = recorder.tap;
   await use(device);
@@ -109,7 +109,12 @@ for (const data of ["none", "digest", "payload"] as const) {
         }
       });
       const { source, events } = await openTrace(path);
-      assert.deepEqual(source.info, { started_ms: 5, target: "disk", size: 1 << 20 });
+      assert.deepEqual(source.info, {
+        started_ms: 5,
+        target: "disk",
+        size: 1 << 20,
+        completes: true,
+      });
       assert.equal(events.length, 40_000);
       assert.deepEqual(source.notes.remarks, []);
       expected.forEach(({ operation, offset, length, data: bytes }, index) => {
@@ -149,7 +154,7 @@ Deno.test("Recorder.start() refuses a file that is there, and a folder that is n
     Deno.writeTextFileSync(`${folder}/taken`, "precious");
     const log = collectedLog();
     for (const path of [`${folder}/taken`, `${folder}/missing/t`]) {
-      const info = { started_ms: null, target: null, size: null };
+      const info = { started_ms: null, target: null, size: null, completes: true };
       const start = Recorder.start({ path, info, data: "none", clock: systemClock, log });
       await assert.rejects(start, /Cannot write the trace .*: /);
     }
