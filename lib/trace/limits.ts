@@ -33,3 +33,11 @@ export const REPLAY_SPIN_US = 2_000;
 export const REPLAY_TURN_US = 30_000;
 /** Requests that ended otherwise than recorded and are told one by one. */
 export const MISMATCHES_TOLD_MAX = 20;
+/** Bytes of data that may be written between two flushes in a trace whose crash points are looked at. */
+export const CRASH_VOLATILE_BYTES_MAX: number = 1024 * MIB;
+/** Bytes that a crash point copies at once. */
+export const CRASH_COPY_BYTES: number = 1 * MIB;
+/** Crash points of one run at most. */
+export const CRASH_POINTS_MAX = 1_000_000;
+/** Characters of a check's output that are kept of a crash point that fails. */
+export const CRASH_OUTPUT_LENGTH_MAX = 4_096;
