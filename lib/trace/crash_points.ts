@@ -199,25 +199,13 @@ class CrashRun {
 
   /** Builds the image with these changes and checks it. True to stop. */
   async #look(event: TraceEvent | null, kept: readonly Change[]): Promise<boolean> {
-    const { folder, files, check, stopAtFirst = true, progress } = this.#options;
+    const { check, stopAtFirst = true, progress } = this.#options;
     if (this.#points >= CRASH_POINTS_MAX) {
       throw new RangeError(
         `Cannot look at more than ${CRASH_POINTS_MAX} crash points: sample them`,
       );
     }
-    const durable = this.#durable;
-    if (durable === null) throw new Error("Cannot look at a crash point before the trace is open");
-    const first = this.#failed === 0;
-    const path = `${folder}/crash.img`;
-    const image = files.open(path, { ...OPEN, createSize: durable.size() });
-    try {
-      image.truncate(0);
-      image.truncate(durable.size());
-      copyData(durable, image);
-      for (const change of kept) applyTo(image, change);
-    } finally {
-      image.close();
-    }
+    const path = this.#build("crash.img", kept);
     const { ok, output } = await check(path);
     this.#points += 1;
     progress?.(this.#points, this.#sampled === null ? null : this.#sampledCount());
@@ -231,26 +219,29 @@ class CrashRun {
         kept: [...keptIds],
         lost: this.#state.changes.map(({ id }) => id).filter((id) => !keptIds.has(id)),
         output: output.slice(0, CRASH_OUTPUT_LENGTH_MAX),
-        image: first ? this.#keep(path, kept) : null,
+        // Built anew: the check may have changed the one that it has seen.
+        image: this.#failed === 1 ? this.#build("failed.img", kept) : null,
       });
     }
     return stopAtFirst;
   }
 
-  /** The first failing image, built anew: the check may have changed the one that it has seen. */
-  #keep(path: string, kept: readonly Change[]): string {
+  /** Makes the image of what is durable and of these changes. Gives its path. */
+  #build(name: string, kept: readonly Change[]): string {
     const { folder, files } = this.#options;
     const durable = this.#durable;
-    if (durable === null) return path;
-    const keptPath = `${folder}/failed.img`;
-    const image = files.open(keptPath, { ...OPEN, createSize: durable.size() });
+    if (durable === null) throw new Error("Cannot build an image before the trace is open");
+    const path = `${folder}/${name}`;
+    const image = files.open(path, { ...OPEN, createSize: durable.size() });
     try {
+      image.truncate(0);
+      image.truncate(durable.size());
       copyData(durable, image);
       for (const change of kept) applyTo(image, change);
     } finally {
       image.close();
     }
-    return keptPath;
+    return path;
   }
 
   #sampledCount(): number {
