@@ -49,6 +49,7 @@ export * as nbd from "./lib/nbd/mod.ts";
 export * as qcow2 from "./backends/qcow2/format/mod.ts";
 export * as xenstore from "./lib/xenstore/mod.ts";
 export { backends, defaultRegistry } from "./backends/mod.ts";
+export { filters } from "./lib/filters/mod.ts";
 export {
   systemClock,
   systemContext,

@@ -131,8 +131,13 @@ export function allStrings(payload: Uint8Array): string[] {
   return strings;
 }
 
-/** The number at the front of a string as atoi(3) reads it: 0 if there is none. */
+const LONG_MAX = 2n ** 63n - 1n;
+
+/** The number at the front of a string as atoi(3) reads it: 32 bits with a sign, 0 if there is none. */
 export function leadingNumber(text: string): number {
-  const digits = /^[ \t]*([+-]?\d+)/.exec(text)?.[1];
-  return digits === undefined ? 0 : Number(digits);
+  const digits = /^[ \t-\r]*([+-]?\d+)/.exec(text)?.[1];
+  if (digits === undefined) return 0;
+  const long = BigInt(digits);
+  const clamped = long > LONG_MAX ? LONG_MAX : long < -LONG_MAX ? -LONG_MAX - 1n : long;
+  return Number(BigInt.asIntN(32, clamped));
 }

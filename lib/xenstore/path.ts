@@ -7,7 +7,8 @@ import { XenstoreError } from "./errors.ts";
 import { ABSOLUTE_PATH_LENGTH_MAX, PATH_LENGTH_MAX } from "./limits.ts";
 
 const VALID = /^(?:\/|(?:\/[A-Za-z0-9\-_@]+)+)$/;
-const DOMAIN_PREFIX = /^\/local\/domain\/\d{1,5}\//;
+/** As scanf(3) reads "/local/domain/%5u/", which takes a sign for one of the five characters. */
+const DOMAIN_PREFIX = /^\/local\/domain\/(?:\d{1,5}|-\d{1,4})\//;
 
 /** The home of a domain: what its relative paths begin from. */
 export function domainPath(domid: number): string {
@@ -30,6 +31,11 @@ export function isSpecialPath(path: string): boolean {
 /** What a caller's path means, valid or not. */
 function canonical(path: string, domid: number): string {
   return path.startsWith("/") || isSpecialPath(path) ? path : `${domainPath(domid)}/${path}`;
+}
+
+/** What is looked for among the watches of a caller: a path that cannot be is just not watched. */
+export function unwatchPath(path: string, domid: number): string {
+  return canonical(path, domid);
 }
 
 /** The whole path of what a caller wants to watch. Throws EINVAL for one that cannot be. */

@@ -187,21 +187,27 @@ export class Tree {
   }
 }
 
-/** Calls `visit` for a node and all below it, children first, in their order. */
+/**
+ * Calls `visit` for a node and all below it, children first, in their order. The first node has no
+ * parent here.
+ */
 export function visitUpwards(
   path: string,
   node: TreeNode,
-  visit: (path: string, node: TreeNode) => void,
+  visit: (path: string, node: TreeNode, parent?: TreeNode) => void,
+  parent?: TreeNode,
 ): void {
-  for (const [name, child] of node.children) visitUpwards(childPath(path, name), child, visit);
-  visit(path, node);
+  for (const [name, child] of node.children) {
+    visitUpwards(childPath(path, name), child, visit, node);
+  }
+  visit(path, node, parent);
 }
 
-/** The paths of the highest nodes that a domain owns. */
+/** The paths of the highest nodes that a domain owns, below the root. */
 export function ownedBy(tree: Tree, domid: number): string[] {
   const owned: string[] = [];
   const look = (path: string, node: TreeNode): void => {
-    if (ownerOf(node.permissions) === domid) owned.push(path);
+    if (path !== "/" && ownerOf(node.permissions) === domid) owned.push(path);
     else for (const [name, child] of node.children) look(childPath(path, name), child);
   };
   const root = tree.get("/");
