@@ -39,7 +39,7 @@ const FOLDERS: readonly {
     imports: ["lib/block", "lib/driver", "lib/fuse", "lib/handle", "lib/stream", "lib/sys"],
   },
   { folder: "lib/dirty_log", imports: ["lib/block", "lib/sys"] },
-  { folder: "lib/trace", imports: ["lib/block", "lib/stream"] },
+  { folder: "lib/trace", imports: ["lib/block", "lib/stream", "lib/sys"] },
   { folder: "lib/sys", imports: [] },
   { folder: "lib/testing", imports: ["lib/block", "lib/sys"] },
   { folder: "lib/daemon", imports: ["lib", "backends"] },
