@@ -208,6 +208,57 @@ for (const [name, words] of VARIANTS) {
   });
 }
 
+/** What is done to an image with a snapshot in it, and has to be done whole or not at all. */
+const CHANGES = {
+  createSnapshot: ({ management }: Opened) => management?.createSnapshot?.("second"),
+  applySnapshot: ({ management }: Opened) => management?.applySnapshot?.("first"),
+  deleteSnapshot: ({ management }: Opened) => management?.deleteSnapshot?.("first"),
+  grow: ({ backend }: Opened) => backend.resize?.(16 * DISK_BYTES),
+  shrink: ({ backend }: Opened) => backend.resize?.(DISK_BYTES / 2),
+} as const;
+
+/** Calls `change` on a fresh image in a machine that crashes at the `at`th call; false if it lived. */
+async function crashWithin(
+  change: (opened: Opened) => unknown,
+  at: number,
+  survival: number,
+): Promise<boolean> {
+  const files = new CrashFiles({ seed: at, survival });
+  await makeImage("disk", DISK_BYTES, { "cluster-size": "512" }, { files });
+  const first = await openQcow2("disk", {}, { files });
+  await first.backend.write(new Uint8Array(20_000).fill(1), 3000, NO_FUA);
+  await first.management?.createSnapshot?.("first");
+  await first.backend.write(new Uint8Array(9000).fill(2), 9000, NO_FUA);
+  await first.backend[Symbol.asyncDispose]();
+  const opened = await openQcow2("disk", {}, { files: dyingFiles(files, files, at) });
+  try {
+    await change(opened);
+  } catch (error) {
+    if (files.crashes === 0) throw error;
+  }
+  await Promise.resolve(opened.backend[Symbol.asyncDispose]()).catch(() => {});
+  const { code, text } = await checkCopy(files, "disk");
+  assert.ok(code === 0 || code === 3, `a crash at call ${at}: ${text}`);
+  const after = await openQcow2("disk", {}, { files });
+  const disk = new Uint8Array(12_000);
+  await after.backend.read(disk, 0);
+  assert.equal(disk[3000], 1);
+  assert.ok(disk[9000] === 2 || change === CHANGES.applySnapshot && disk[9000] === 1);
+  await after.backend[Symbol.asyncDispose]();
+  return files.crashes > 0;
+}
+
+for (const [name, change] of Object.entries(CHANGES)) {
+  const title = `qcow2 does ${name} whole or not at all, wherever a crash comes`;
+  Deno.test({ name: title + qemu.suffix, ignore: qemu.ignore }, async () => {
+    let calls = 1;
+    for (const survival of [0.5, 0.9]) {
+      for (calls = 1; await crashWithin(change, calls, survival);) calls += 1;
+    }
+    assert.ok(calls > 3, `${name} made ${calls} calls`);
+  });
+}
+
 /** Files of which only every `period`th flush does anything: barriers are missing. */
 function skippingFlushes(files: FileAccess, period: number): FileAccess {
   let count = 0;
