@@ -56,6 +56,7 @@ export {
 export * from "./lib/daemon/config.ts";
 export * from "./lib/daemon/endpoint.ts";
 export * from "./lib/daemon/control_place.ts";
+export * as control from "./lib/daemon/control_client.ts";
 export {
   type Daemon,
   type DaemonEndpoint,
