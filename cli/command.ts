@@ -77,6 +77,15 @@ export function wholeNumber(min: number, max: number): (value: string) => number
   };
 }
 
+/** Reads a number of seconds, decimals allowed, from `least` (0 if not told) to `max`. */
+export function seconds(max: number, least = 0): (value: string) => number {
+  return (value) => {
+    const number = /^\d+(\.\d+)?$/.test(value) ? Number(value) : Number.NaN;
+    if (number >= least && number <= max) return number;
+    throw new InvalidArgumentError(`It must be a number of seconds from ${least} to ${max}.`);
+  };
+}
+
 /**
  * Runs the command that `args` name. False if none was named: the help has been printed instead.
  * Throws UsageError for arguments that are wrong. Help that was asked for counts as done.

@@ -13,9 +13,9 @@ import { XenstoreClient } from "../xenstore/client.ts";
 import { OPERATION } from "../xenstore/constants.ts";
 import { XenstoreError } from "../xenstore/errors.ts";
 import {
-  readChildren,
   readFile,
   readFiles,
+  readNames,
   readNode,
   readState,
   readStatistics,
@@ -26,7 +26,7 @@ import {
   type ShownTarget,
   TARGET_STATES,
   targetPath,
-  TARGETS_PATH,
+  targetStateName,
 } from "./control_nodes.ts";
 import {
   answerOf,
@@ -46,6 +46,7 @@ export {
   type ShownStatistics,
   type ShownTarget,
   TARGET_STATES,
+  targetNameOf,
   targetPath,
   type TargetStateName,
   targetStateName,
@@ -87,6 +88,14 @@ export interface RevokeResult {
   readonly files: number;
   /** Nothing of theirs is inside any more. */
   readonly drained: boolean;
+}
+
+/** What came of a change of size, in bytes. */
+export interface ResizeResult {
+  /** The size before. */
+  readonly before: number;
+  /** The size now. */
+  readonly after: number;
 }
 
 /** Everything about a target. */
@@ -206,6 +215,31 @@ export class ControlClient implements AsyncDisposable {
       if (before === closed) return await this.#removeClosed(name), null;
       if (before !== null) await this.#stateAmong(name, [closed]);
       return await this.#removeClosed(name);
+    });
+  }
+
+  /**
+   * Changes the size of a target and waits for the outcome: the daemon writes `size` once more when it is
+   * done, back to what it was if it failed. `wanted` is given the size now and gives the new one, bytes.
+   * Rejects with what the daemon says. Errno: ENOENT; EAGAIN if it is not connected.
+   */
+  resize(name: string, wanted: (size: number) => number): Promise<ResizeResult> {
+    return guarded(async () => {
+      const path = targetPath(name);
+      const events = await this.store.watch(`${path}/size`);
+      try {
+        await events.next();
+        const change = await this.store.transaction((store) => writeSize(store, name, wanted));
+        if (change.before === change.after) return change;
+        // One event is that of the wish, the next one that of the outcome.
+        for (let count = 0; count < 2; count++) await events.next();
+        const now = await this.store.snapshot((store) => readTarget(store, name));
+        if (now?.size === change.after) return change;
+        const reason = now === null ? "it was removed meanwhile" : "the daemon does not say why";
+        throw new BlockError("EIO", now?.error ?? `Cannot resize "${name}": ${reason}`);
+      } finally {
+        await events.return?.();
+      }
     });
   }
 
@@ -351,12 +385,29 @@ async function guarded<T>(talk: () => Promise<T>): Promise<T> {
 }
 
 async function noTarget(store: XenstoreOperations, name: string): Promise<BlockError> {
-  const close = nearest(name, await readChildren(store, TARGETS_PATH));
+  const close = nearest(name, await readNames(store));
   const hint = close === null ? "" : `; did you mean "${close}"?`;
   return new BlockError(
     "ENOENT",
     `Cannot find target "${name}": there is none of that name${hint}`,
   );
+}
+
+async function writeSize(
+  store: XenstoreOperations,
+  name: string,
+  wanted: (size: number) => number,
+): Promise<ResizeResult> {
+  const target = await readTarget(store, name);
+  if (target === null) throw await noTarget(store, name);
+  const { size: before, state } = target;
+  if (state !== TARGET_STATES.connected || before === null) {
+    const now = targetStateName(state) ?? "not open";
+    throw new BlockError("EAGAIN", `Cannot resize "${name}": it is ${now}`);
+  }
+  const after = wanted(before);
+  if (after !== before) await store.write(`${targetPath(name)}/size`, String(after));
+  return { before, after };
 }
 
 async function writeWish(store: XenstoreOperations, name: string, wish: TargetWish): Promise<void> {

@@ -122,9 +122,22 @@ export interface ShownFile {
   readonly onexit: readonly ShownAction[];
 }
 
-/** The path of a target. */
+/** The path of a target: names of nodes have no dots, so each is an "@" there. */
 export function targetPath(name: string): string {
-  return `${TARGETS_PATH}/${name}`;
+  return `${TARGETS_PATH}/${name.replaceAll(".", "@")}`;
+}
+
+/** The name of the target that a path below `below` of a target's node belongs to; null for others. */
+export function targetNameOf(path: string, below: string): string | null {
+  const [node = "", child] = path.slice(TARGETS_PATH.length + 1).split("/", 2);
+  const fits = path.startsWith(`${TARGETS_PATH}/`) && child === below;
+  return fits ? node.replaceAll("@", ".") : null;
+}
+
+/** The names of all targets, sorted. */
+export async function readNames(store: XenstoreOperations): Promise<string[]> {
+  const nodes = await readChildren(store, TARGETS_PATH);
+  return nodes.map((each) => each.replaceAll("@", ".")).sort();
 }
 
 /** The text of a node, or null if there is no such node. */
@@ -221,7 +234,7 @@ export async function readTarget(
 
 /** Reads all targets, in the order of their names. */
 export async function readTargets(store: XenstoreOperations): Promise<ShownTarget[]> {
-  const names = (await readChildren(store, TARGETS_PATH)).sort();
+  const names = await readNames(store);
   const targets = await Promise.all(names.map((each) => readTarget(store, each)));
   return targets.filter((each) => each !== null);
 }
