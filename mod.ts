@@ -36,6 +36,7 @@ export * from "./lib/block/spec.ts";
 export * from "./lib/block/registry.ts";
 export * from "./lib/block/usage_error.ts";
 export * from "./lib/block/copy.ts";
+export * from "./lib/block/image.ts";
 export * as limits from "./lib/block/limits.ts";
 export * from "./lib/sys/file_access.ts";
 export * from "./lib/stream/mod.ts";
@@ -45,6 +46,7 @@ export type * from "./lib/handle/mod.ts";
 export { type NbdAddress } from "./lib/nbd/uri.ts";
 export type { ExportInfo } from "./lib/nbd/export_info.ts";
 export * as nbd from "./lib/nbd/mod.ts";
+export * as qcow2 from "./backends/qcow2/format/mod.ts";
 export * as xenstore from "./lib/xenstore/mod.ts";
 export { backends, defaultRegistry } from "./backends/mod.ts";
 export {

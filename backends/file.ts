@@ -18,6 +18,7 @@ import {
   pathOption,
   sizeOption,
 } from "../lib/block/options.ts";
+import { rawImage } from "../lib/block/raw_image.ts";
 import type { Backend, BackendType, Geometry, Maybe, Opened } from "../lib/block/types.ts";
 import type { RawFile } from "../lib/sys/file_access.ts";
 
@@ -155,5 +156,6 @@ export const file: BackendType<FileOptions> = {
     discard: flagOption({ summary: "trims give storage back", default: true }),
     lock: flagOption({ summary: "refuse a file that is in use", default: true }),
   }),
+  image: rawImage,
   open: (options, context) => Promise.try(open, options, context),
 };

@@ -6,6 +6,7 @@
  */
 import type { OpenContext } from "./context.ts";
 import { toBlockError } from "./errors.ts";
+import type { ImageTools } from "./image.ts";
 import { isOptionSchema, type OptionSchema, parseOptions } from "./options.ts";
 import type { Spec } from "./spec.ts";
 import type { Backend, Opened } from "./types.ts";
@@ -26,6 +27,8 @@ export interface AnyBackendType {
   readonly argument?: string;
   /** URI schemes that select this kind. */
   readonly schemes?: readonly string[];
+  /** What can be done to disks at rest; they take what the kind's own schemas gave. */
+  readonly image?: ImageTools;
   /** Opens the storage; `options` is what the schema made of the input. */
   open(options: unknown, context: OpenContext): Promise<Opened>;
 }
@@ -62,6 +65,18 @@ export interface PreparedSpec {
   open(context: OpenContext): Promise<OpenedSpec>;
 }
 
+/** A disk at rest, and the tools for it. */
+export interface PreparedImage {
+  /** The spec. */
+  readonly spec: Spec;
+  /** Its kind. */
+  readonly type: AnyBackendType;
+  /** The options that say where it is: the first argument of every tool. */
+  readonly disk: unknown;
+  /** The tools. */
+  readonly tools: ImageTools;
+}
+
 const NAME = /^[a-z][a-z0-9-]*$/;
 
 /**
@@ -75,7 +90,16 @@ export function isBackendType(value: unknown): value is AnyBackendType {
     "open" in value && typeof value.open === "function" &&
     "options" in value && isOptionSchema(value.options) &&
     (!("argument" in value) || typeof value.argument === "string") &&
-    (!("schemes" in value) || Array.isArray(value.schemes));
+    (!("schemes" in value) || Array.isArray(value.schemes)) &&
+    (!("image" in value) || isImageTools(value.image));
+}
+
+function isImageTools(value: unknown): value is ImageTools {
+  return typeof value === "object" && value !== null &&
+    "format" in value && typeof value.format === "string" &&
+    "createOptions" in value && isOptionSchema(value.createOptions) &&
+    "create" in value && typeof value.create === "function" &&
+    "info" in value && typeof value.info === "function";
 }
 
 /** The values of a spec by option, its argument among them. */
@@ -195,12 +219,7 @@ export class Registry {
   /** Checks a spec, kind and options; opens nothing. Throws UsageError. */
   prepare(spec: Spec): PreparedSpec {
     const type = this.find(spec);
-    const { argument } = type;
-    const options = parseOptions(type.options, valuesOf(spec, type.name, argument), {
-      action: `open ${type.name}`,
-      ...(argument === undefined ? {} : { argument }),
-      place: (key, part) => placeOf(spec, argument, key, part),
-    });
+    const options = checkOptions(spec, type);
     const open = async (context: OpenContext): Promise<OpenedSpec> => {
       try {
         return { opened: await type.open(options, context), spec, type };
@@ -210,6 +229,22 @@ export class Registry {
       }
     };
     return { spec, type, open };
+  }
+
+  /** Checks a spec, and that its kind has image tools; opens nothing. Throws UsageError. */
+  prepareImage(spec: Spec): PreparedImage {
+    const type = this.find(spec);
+    const { image: tools } = type;
+    if (tools !== undefined) return { spec, type, disk: checkOptions(spec, type), tools };
+    const able = this.backends.filter(({ image }) => image !== undefined);
+    const reason = `there are no image tools for ${type.name}, only for ` +
+      (able.map(({ name }) => name).join(", ") || "none");
+    throw new UsageError(`Cannot work on "${spec.text}": ${reason}`, spec.kindPlace);
+  }
+
+  /** The kind of a disk that begins with `head` (IMAGE_HEAD_BYTES, or all there is), or null. */
+  detectImage(head: Uint8Array): AnyBackendType | null {
+    return this.backends.find(({ image }) => image?.detect?.(head) === true) ?? null;
   }
 
   /**
@@ -235,6 +270,15 @@ export class Registry {
   open(spec: Spec, context: OpenContext): Promise<OpenedSpec> {
     return this.prepare(spec).open(context);
   }
+}
+
+/** The options of a spec as its kind's schema gives them. */
+function checkOptions(spec: Spec, { name, argument, options }: AnyBackendType): unknown {
+  return parseOptions(options, valuesOf(spec, name, argument), {
+    action: `open ${name}`,
+    ...(argument === undefined ? {} : { argument }),
+    place: (key, part) => placeOf(spec, argument, key, part),
+  });
 }
 
 function checkName(name: string, what: string, taken: boolean): void {

@@ -6,6 +6,7 @@
  * @module
  */
 import type { OpenContext } from "./context.ts";
+import type { ImageTools, Progress } from "./image.ts";
 import type { OptionSchema } from "./options.ts";
 
 /** A value that is there now, or later: a page-cache hit must not pay for a promise. */
@@ -119,7 +120,7 @@ export interface Management {
   /** Forgets a snapshot (by name, or by id). Errno: ENOENT. */
   deleteSnapshot?(name: string): Maybe<void>;
   /** Writes what this layer holds into the layer below it, and then holds nothing of its own. */
-  commit?(): Maybe<void>;
+  commit?(progress?: Progress): Maybe<void>;
 }
 
 /** What opening a backend or filter gives. */
@@ -142,6 +143,8 @@ export interface BackendType<O> {
   readonly argument?: keyof O & string;
   /** URI schemes (`nbd+unix`) that select this kind, the whole URI then being the argument. */
   readonly schemes?: readonly string[];
+  /** What can be done to disks at rest, if this kind has such tools. */
+  readonly image?: ImageTools<O>;
   /** Opens the storage once; every connection shares it. */
   open(options: O, context: OpenContext): Promise<Opened>;
 }

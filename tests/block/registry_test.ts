@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import type { OpenContext } from "../../lib/block/context.ts";
 import { BlockError, hasErrno } from "../../lib/block/errors.ts";
+import type { ImageTools } from "../../lib/block/image.ts";
 import {
   describeOptions,
   flagOption,
@@ -256,4 +257,31 @@ Deno.test("isBackendType() tells a backend type from what a module may export be
     { ...voidType, schemes: "nbd" },
   ];
   for (const value of wrong) assert.equal(isBackendType(value), false, Deno.inspect(value));
+});
+
+Deno.test("Registry finds the kind of an image, and its tools", () => {
+  const registry = new Registry();
+  const image: ImageTools<DiskOptions> = {
+    format: "disk9",
+    createOptions: optionSchema({}),
+    detect: (head) => head[0] === 9,
+    create: () => Promise.resolve(),
+    info: ({ path }) =>
+      Promise.resolve({ virtualSize: 1, filename: path, format: "disk9", dirtyFlag: false }),
+  };
+  const type: BackendType<DiskOptions> = { ...diskType([]), image };
+  assert.ok(isBackendType(type));
+  assert.ok(!isBackendType({ ...type, image: { ...image, info: undefined } }));
+  registry.register(type);
+  registry.register({ ...diskType([]), name: "other" });
+  assert.equal(registry.detectImage(new Uint8Array([9, 9]))?.name, "disk");
+  assert.equal(registry.detectImage(new Uint8Array([8])), null);
+  const { disk, tools } = registry.prepareImage(parseSpec("disk:a.img?direct"));
+  assert.deepEqual(disk, { path: "a.img", direct: true });
+  assert.equal(tools.format, "disk9");
+  assert.throws(
+    () => registry.prepareImage(parseSpec("other:a.img")),
+    /^UsageError: Cannot work on "other:a.img": there are no image tools for other, only for disk$/,
+  );
+  assert.throws(() => registry.prepareImage(parseSpec("disk:a.img?size=3")), UsageError);
 });

@@ -5,6 +5,7 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { OPERATIONS } from "../../lib/block/request.ts";
 import { startDmu, withTempDir } from "../support/tools.ts";
 import { attack } from "./attack.ts";
 import {
@@ -22,6 +23,13 @@ const MIB = 1 << 20;
 const TARGETS = { disk: "memory:1M", later: "later:1M", file: "file:DIR/disk?size=1M" };
 const DEPTH = 12;
 const ATTACK_MS_MAX = 40_000;
+/**
+ * What the storage has to see of 1500 attacks. Counted there, since how many of the replies attackers
+ * take in before they hang up, or before they are cut off, is chance: 0.25 to 2.1 MB were seen, of
+ * 6.6 to 7 MB in about 1000 requests.
+ */
+const REQUESTS_MIN = 900;
+const READ_BYTES_MIN = 5_000_000;
 /** A request of a good client may take this long while attacks go on, in ms; it shares two cores. */
 const HARM_MS_MAX = 5_000;
 
@@ -31,15 +39,22 @@ Deno.test("a daemon survives whatever comes, and serves others meanwhile", async
     const attacks = attack(path, { seed: 1, count: 1500, depth: DEPTH });
     const toll = await bounded("1500 attacks", ATTACK_MS_MAX, good.during(attacks));
     assert.equal(toll.attacks, 1500);
-    assert.ok(toll.answered > 300_000 && toll.cutOff > 10, JSON.stringify(toll));
+    assert.ok(toll.answered > 0 && toll.cutOff > 10, JSON.stringify(toll));
     assert.ok(good.verified > 20 && good.slowest_ms < HARM_MS_MAX, `${good.slowest_ms} ms`);
     await until("attackers are gone", () => daemon.connectionCount === 1);
     await until("their buffers are back", () => takenBytes() === 0);
-    // All kinds of storage were reached.
+    // All kinds of storage were reached, and often.
+    let requests = 0, readBytes = 0;
     for (const name of ["disk", "later", "file"]) {
-      const statistics = daemon.targets.get(name)?.device.statistics;
-      assert.ok((statistics?.read.snapshot().count ?? 0) > 10, `${name} was hardly read`);
+      const target = daemon.targets.get(name);
+      assert.ok(target !== undefined);
+      const { statistics } = target.device;
+      assert.ok(statistics.read.latency.count > 10, `${name} was hardly read`);
+      for (const operation of OPERATIONS) requests += statistics[operation].latency.count;
+      readBytes += statistics.read.bytes;
     }
+    assert.ok(requests > REQUESTS_MIN, `${requests} requests`);
+    assert.ok(readBytes > READ_BYTES_MIN, `${readBytes} bytes were read`);
   });
 });
 
