@@ -99,8 +99,13 @@ export async function runCommand(program: AnyCommand, args: readonly string[]): 
     if (error.exitCode === 0) return true;
     if (error.code === "commander.help") return false;
     const message = error.message.replace(/^error: /, "").replaceAll("\n", " ").replace(/\.$/, "");
-    const known = program.commands.find((each) => each.name() === args[0]);
-    const page = known === undefined ? "dmu --help" : `dmu ${known.name()} --help`;
+    const page = ["dmu", ...namesIn(program, args), "--help"].join(" ");
     throw new UsageError(`${message}; see ${page}`, null, { cause: error });
   }
+}
+
+/** The names of the command and of the command below it that `args` begin with. */
+function namesIn(program: AnyCommand, args: readonly string[]): string[] {
+  const found = program.commands.find((each) => each.name() === args[0]);
+  return found === undefined ? [] : [found.name(), ...namesIn(found, args.slice(1))];
 }

@@ -161,6 +161,8 @@ export function onexitCommand(io: CliIo): AnyCommand {
       "Actions that the daemon does when an open file ends, for whatever reason: each once, in " +
         "their order. Open files are the ways into the daemon: /dmu/file of its tree.",
     )
+    .usage("COMMAND …")
+    .helpCommand("help [command]", "show the help of a command")
     .addCommand(lsCommand(io))
     .addCommand(showCommand(io))
     .addCommand(addCommand(io))

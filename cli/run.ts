@@ -49,12 +49,12 @@ function program(io: CliIo): AnyCommand {
   const dmu = command("dmu", io)
     .description("Serves block devices whose storage is a TypeScript program")
     .usage("COMMAND …")
-    .version(VERSION, "-V, --version", "show the version")
-    .helpCommand("help [command]", "show the help of a command");
+    .version(VERSION, "-V, --version", "show the version");
   for (const [heading, commands] of GROUPS) {
     dmu.commandsGroup(heading);
     for (const make of commands) dmu.addCommand(make(io));
   }
+  dmu.helpCommand("help [command]", "show the help of a command");
   dmu.addCommand(completeCommand(io, dmu), { hidden: true });
   return dmu;
 }

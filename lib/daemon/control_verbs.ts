@@ -5,9 +5,7 @@
  * @module
  */
 import { BlockError, errnoText, isErrno, toBlockError } from "../block/errors.ts";
-
-/** The first word of the command. */
-export const CONTROL_WORD = "dmu";
+import { DAEMON_COMMAND } from "../xenstore/constants.ts";
 
 /** What a daemon is, and where it listens. */
 export interface DaemonInfo {
@@ -38,7 +36,7 @@ export function question(verb: string, args: Answer): string {
     /[\u0080-\uffff]/g,
     (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
-  return `${CONTROL_WORD}\0${json}\0`;
+  return `${DAEMON_COMMAND}\0${json}\0`;
 }
 
 function isAnswer(value: unknown): value is Answer {
