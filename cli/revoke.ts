@@ -3,13 +3,12 @@
  *
  * @module
  */
+import { UsageError } from "../lib/block/usage_error.ts";
+import { DRAIN_MS_MAX } from "../lib/handle/limits.ts";
 import { type AnyCommand, command, examples, seconds } from "./command.ts";
 import { CONTROL_OPTION, parseMinorOrTarget, patiently, withControl } from "./control.ts";
 import type { CliIo } from "./io.ts";
 import { plural, printJson } from "./output.ts";
-
-/** Longest time that can be waited for what is inside, in s. */
-const DRAIN_S_MAX = 86_400;
 
 /** The command `dmu revoke`. */
 export function revokeCommand(io: CliIo): AnyCommand {
@@ -20,7 +19,11 @@ export function revokeCommand(io: CliIo): AnyCommand {
         "or from one open file. What is being done is not cut off; --drain waits for it.",
     )
     .argument("<target|minor>", "name of a target (target:NAME if it is all digits), or a minor")
-    .option("--drain <seconds>", "wait for what is inside, at most so long", seconds(DRAIN_S_MAX))
+    .option(
+      "--drain <seconds>",
+      "wait for what is inside, at most so long",
+      seconds(DRAIN_MS_MAX / 1000),
+    )
     .option("--keep-open", "let new clients in: only those who are inside lose access")
     .option(...CONTROL_OPTION)
     .option("--json", "print JSON")
@@ -32,12 +35,16 @@ export function revokeCommand(io: CliIo): AnyCommand {
         ["One client alone", "dmu revoke 7"],
       ]),
     )
-    .action((text, { control: place, drain, keepOpen, json }) =>
-      withControl(io, place, async (control) => {
+    .action((text, { control: place, drain, keepOpen, json }) => {
+      const whose = parseMinorOrTarget(text);
+      if (keepOpen && "minor" in whose) {
+        throw new UsageError("Cannot keep an open file open: --keep-open is for targets");
+      }
+      return withControl(io, place, async (control) => {
         const result = await patiently(
           io,
           "what is inside",
-          control.revoke(parseMinorOrTarget(text), {
+          control.revoke(whose, {
             ...(drain === undefined ? {} : { drain_ms: Math.round(drain * 1000) }),
             ...(keepOpen === undefined ? {} : { keepOpen }),
           }),
@@ -46,6 +53,6 @@ export function revokeCommand(io: CliIo): AnyCommand {
         io.out(
           `${plural(result.files, "open file")} revoked${result.drained ? ", drained" : ""}\n`,
         );
-      })
-    );
+      });
+    });
 }

@@ -12,11 +12,13 @@ import type { XenstoreOperations } from "../xenstore/client_operations.ts";
 import { XenstoreClient } from "../xenstore/client.ts";
 import { OPERATION } from "../xenstore/constants.ts";
 import { XenstoreError } from "../xenstore/errors.ts";
+import type { DaemonFacts } from "./control/commands.ts";
+import { readOrNull } from "./control/nodes.ts";
+import { targetPath } from "./control/paths.ts";
 import {
   readFile,
   readFiles,
   readNames,
-  readNode,
   readState,
   readStatistics,
   readTarget,
@@ -25,18 +27,9 @@ import {
   type ShownStatistics,
   type ShownTarget,
   TARGET_STATES,
-  targetPath,
   targetStateName,
 } from "./control_nodes.ts";
-import {
-  answerOf,
-  type DaemonInfo,
-  GONE,
-  infoOf,
-  numberOf,
-  question,
-  unreachable,
-} from "./control_verbs.ts";
+import { answerOf, GONE, infoOf, numberOf, question, unreachable } from "./control_verbs.ts";
 
 export { type HeldFile, holdOpenFile } from "./control_holder.ts";
 export {
@@ -47,11 +40,11 @@ export {
   type ShownTarget,
   TARGET_STATES,
   targetNameOf,
-  targetPath,
   type TargetStateName,
   targetStateName,
 } from "./control_nodes.ts";
-export type { DaemonInfo } from "./control_verbs.ts";
+export { targetPath } from "./control/paths.ts";
+export type { DaemonFacts } from "./control/commands.ts";
 
 /** What a target is to be. */
 export interface TargetWish {
@@ -190,7 +183,7 @@ export class ControlClient implements AsyncDisposable {
       const { connected, closed } = TARGET_STATES;
       const state = await this.#stateAmong(name, [connected, closed]);
       if (state === connected) return await this.target(name);
-      const error = await readNode(this.store, `${targetPath(name)}/error`);
+      const error = await readOrNull(this.store, `${targetPath(name)}/error`);
       if (state === closed) await this.#removeClosed(name);
       throw new BlockError("EIO", error ?? `Cannot create "${name}": it was removed meanwhile`);
     });
@@ -204,7 +197,7 @@ export class ControlClient implements AsyncDisposable {
     return guarded(async () => {
       const { closing, closed } = TARGET_STATES;
       const before = await this.store.transaction(async (store) => {
-        if (await readNode(store, targetPath(name)) === null) throw await noTarget(store, name);
+        if (await readOrNull(store, targetPath(name)) === null) throw await noTarget(store, name);
         const state = await readState(store, name);
         if (state !== null && state !== closed && state !== closing) {
           await store.write(`${targetPath(name)}/state`, String(closing));
@@ -249,7 +242,7 @@ export class ControlClient implements AsyncDisposable {
   }
 
   /** What the daemon is, and where it listens. */
-  info(): Promise<DaemonInfo> {
+  info(): Promise<DaemonFacts> {
     return this.#ask("info", {}, infoOf);
   }
 
@@ -352,12 +345,12 @@ export class ControlClient implements AsyncDisposable {
   #removeClosed(name: string): Promise<string | null> {
     return this.store.transaction(async (store) => {
       const path = targetPath(name);
-      if (await readNode(store, path) === null) return null;
+      if (await readOrNull(store, path) === null) return null;
       const state = await readState(store, name);
       if (state !== null && state !== TARGET_STATES.closed) {
         throw new BlockError("EBUSY", `Cannot remove "${name}": somebody has started it again`);
       }
-      const error = await readNode(store, `${path}/error`);
+      const error = await readOrNull(store, `${path}/error`);
       await store.remove(path);
       return error;
     });
@@ -412,7 +405,7 @@ async function writeSize(
 
 async function writeWish(store: XenstoreOperations, name: string, wish: TargetWish): Promise<void> {
   const path = targetPath(name);
-  if (await readNode(store, path) !== null) {
+  if (await readOrNull(store, path) !== null) {
     const state = await readState(store, name);
     const closed = state === TARGET_STATES.closed ? ", which is closed; remove it first" : "";
     throw new BlockError("EEXIST", `Cannot create "${name}": there is one of that name${closed}`);

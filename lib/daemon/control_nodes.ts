@@ -6,25 +6,28 @@
  * @module
  */
 import type { XenstoreOperations } from "../xenstore/client_operations.ts";
-import { XenstoreError } from "../xenstore/errors.ts";
-
-/** Where targets are. */
-export const TARGETS_PATH = "/dmu/target";
-/** Where open files are. */
-export const FILES_PATH = "/dmu/file";
+import { listOrEmpty, readOrNull } from "./control/nodes.ts";
+import {
+  filePath,
+  FILES_PATH,
+  targetOfNodeName,
+  targetPath,
+  TARGETS_PATH,
+  XENBUS_STATE,
+} from "./control/paths.ts";
 
 /** The states of a target, as XenBus numbers them. */
 export const TARGET_STATES = {
   /** It is to be opened. */
-  initialising: 1,
+  initialising: Number(XENBUS_STATE.INITIALISING),
   /** It exists and does not answer: it is being opened, or access was revoked. */
-  waiting: 2,
+  waiting: Number(XENBUS_STATE.INIT_WAIT),
   /** Clients can connect. */
-  connected: 4,
+  connected: Number(XENBUS_STATE.CONNECTED),
   /** It is being closed, or is to be. */
-  closing: 5,
+  closing: Number(XENBUS_STATE.CLOSING),
   /** It is closed; `error` says why if it failed. */
-  closed: 6,
+  closed: Number(XENBUS_STATE.CLOSED),
 } as const;
 
 /** The name of a state of a target. */
@@ -122,41 +125,17 @@ export interface ShownFile {
   readonly onexit: readonly ShownAction[];
 }
 
-/** The path of a target: names of nodes have no dots, so each is an "@" there. */
-export function targetPath(name: string): string {
-  return `${TARGETS_PATH}/${name.replaceAll(".", "@")}`;
-}
-
 /** The name of the target that a path below `below` of a target's node belongs to; null for others. */
 export function targetNameOf(path: string, below: string): string | null {
   const [node = "", child] = path.slice(TARGETS_PATH.length + 1).split("/", 2);
   const fits = path.startsWith(`${TARGETS_PATH}/`) && child === below;
-  return fits ? node.replaceAll("@", ".") : null;
+  return fits ? targetOfNodeName(node) : null;
 }
 
 /** The names of all targets, sorted. */
 export async function readNames(store: XenstoreOperations): Promise<string[]> {
-  const nodes = await readChildren(store, TARGETS_PATH);
-  return nodes.map((each) => each.replaceAll("@", ".")).sort();
-}
-
-/** The text of a node, or null if there is no such node. */
-export async function readNode(store: XenstoreOperations, path: string): Promise<string | null> {
-  return await orMissing(store.readText(path), null);
-}
-
-/** The names of a node's children, none if there is no such node. */
-export async function readChildren(store: XenstoreOperations, path: string): Promise<string[]> {
-  return await orMissing(store.directory(path), []);
-}
-
-async function orMissing<T, U>(read: Promise<T>, missing: U): Promise<T | U> {
-  try {
-    return await read;
-  } catch (error) {
-    if (error instanceof XenstoreError && error.code === "ENOENT") return missing;
-    throw error;
-  }
+  const nodes = await listOrEmpty(store, TARGETS_PATH);
+  return nodes.map(targetOfNodeName).sort();
 }
 
 /** A decimal number; null for anything else. */
@@ -168,9 +147,9 @@ function numberIn(text: string | null): number | null {
 
 /** The values of numbered children, in the order of their numbers. */
 async function readList(store: XenstoreOperations, path: string): Promise<string[]> {
-  const names = (await readChildren(store, path)).filter((each) => numberIn(each) !== null);
+  const names = (await listOrEmpty(store, path)).filter((each) => numberIn(each) !== null);
   names.sort((a, b) => Number(a) - Number(b));
-  const values = await Promise.all(names.map((each) => readNode(store, `${path}/${each}`)));
+  const values = await Promise.all(names.map((each) => readOrNull(store, `${path}/${each}`)));
   return values.filter((each) => each !== null);
 }
 
@@ -182,14 +161,14 @@ async function readTexts<K extends string>(
 ): Promise<(key: K) => string | null> {
   const texts = new Map<K, string | null>();
   await Promise.all(keys.map(async (key) => {
-    texts.set(key, await readNode(store, `${path}/${key}`));
+    texts.set(key, await readOrNull(store, `${path}/${key}`));
   }));
   return (key) => texts.get(key) ?? null;
 }
 
 /** The state of a target; null if it has none. */
 export async function readState(store: XenstoreOperations, name: string): Promise<number | null> {
-  return numberIn(await readNode(store, `${targetPath(name)}/state`));
+  return numberIn(await readOrNull(store, `${targetPath(name)}/state`));
 }
 
 const TARGET_TEXTS = [
@@ -209,7 +188,7 @@ export async function readTarget(
   name: string,
 ): Promise<ShownTarget | null> {
   const path = targetPath(name);
-  if (await readNode(store, path) === null) return null;
+  if (await readOrNull(store, path) === null) return null;
   const [text, filters, endpoints, uris] = await Promise.all([
     readTexts(store, path, TARGET_TEXTS),
     readList(store, `${path}/filters`),
@@ -270,9 +249,9 @@ export async function readStatistics(
 ): Promise<ShownStatistics> {
   const path = `${targetPath(name)}/statistics`;
   const inFlight = "in-flight";
-  const names = (await readChildren(store, path)).filter((each) => each !== inFlight);
+  const names = (await listOrEmpty(store, path)).filter((each) => each !== inFlight);
   const [inside, ...counted] = await Promise.all([
-    readNode(store, `${path}/${inFlight}`),
+    readOrNull(store, `${path}/${inFlight}`),
     ...names.map(async (each) => [each, await readCounters(store, `${path}/${each}`)] as const),
   ]);
   const done = counted.filter(([, { count }]) => count > 0);
@@ -284,13 +263,13 @@ export async function readFile(
   store: XenstoreOperations,
   minor: number,
 ): Promise<ShownFile | null> {
-  const path = `${FILES_PATH}/${minor}`;
-  if (await readNode(store, path) === null) return null;
+  const path = filePath(minor);
+  if (await readOrNull(store, path) === null) return null;
   const text = await readTexts(store, path, ["kind", "peer", "target", "state", "active"]);
-  const handles = (await readChildren(store, `${path}/onexit`)).map(numberIn)
+  const handles = (await listOrEmpty(store, `${path}/onexit`)).map(numberIn)
     .filter((each) => each !== null).sort((a, b) => a - b);
   const actions = await Promise.all(handles.map(async (handle) => {
-    const action = await readNode(store, `${path}/onexit/${handle}`);
+    const action = await readOrNull(store, `${path}/onexit/${handle}`);
     return action === null ? null : { handle, action };
   }));
   return {
@@ -306,7 +285,7 @@ export async function readFile(
 
 /** Reads all open files, in the order of their numbers. */
 export async function readFiles(store: XenstoreOperations): Promise<ShownFile[]> {
-  const minors = (await readChildren(store, FILES_PATH)).map(numberIn)
+  const minors = (await listOrEmpty(store, FILES_PATH)).map(numberIn)
     .filter((each) => each !== null).sort((a, b) => a - b);
   const files = await Promise.all(minors.map((each) => readFile(store, each)));
   return files.filter((each) => each !== null);

@@ -5,27 +5,8 @@
  * @module
  */
 import { BlockError, errnoText, isErrno, toBlockError } from "../block/errors.ts";
+import type { DaemonFacts } from "./control/commands.ts";
 import { DAEMON_COMMAND } from "../xenstore/constants.ts";
-
-/** What a daemon is, and where it listens. */
-export interface DaemonInfo {
-  /** Its process. */
-  readonly pid: number;
-  /** Its version. */
-  readonly version: string;
-  /** Its control sockets. */
-  readonly control: readonly string[];
-  /** Its NBD endpoints. */
-  readonly nbd: readonly string[];
-  /** Where it serves metrics, or null. */
-  readonly metrics: string | null;
-  /** Where it keeps targets over a restart, or null. */
-  readonly stateDir: string | null;
-  /** The hooks that onexit actions can name. */
-  readonly hooks: readonly string[];
-  /** The target of clients that name none, or null. */
-  readonly defaultTarget: string | null;
-}
 
 /** An answer, or part of one. */
 export type Answer = Readonly<Record<string, unknown>>;
@@ -89,7 +70,7 @@ function textOrNull(answer: Answer, key: string): string | null {
 }
 
 /** The answer to `info`. */
-export function infoOf(answer: Answer): DaemonInfo {
+export function infoOf(answer: Answer): DaemonFacts {
   return {
     pid: numberOf(answer, "pid"),
     version: textOrNull(answer, "version") ?? "",

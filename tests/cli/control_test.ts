@@ -373,19 +373,20 @@ Deno.test("dmu create fails when the daemon ends while it waits", () =>
 Deno.test("dmu revoke and dmu admit ask the daemon: digits are a minor, target:NAME is a target", () =>
   withDaemon(async ({ daemon, run }) => {
     assert.equal((await run("revoke", "d")).stdout, "2 open files revoked, drained\n");
-    await run("revoke", "12", "--drain", "1.5", "--keep-open");
-    await run("revoke", "target:12");
+    await run("revoke", "12", "--drain", "1.5");
+    await run("revoke", "target:12", "--keep-open");
     const { stdout } = await run("revoke", "target:d", "--json");
     assert.deepEqual(JSON.parse(stdout), { files: 2, drained: true });
     assert.deepEqual(await run("admit", "12"), { ...OK, stdout: "" });
     assert.deepEqual(daemon.requests, [
       { verb: "revoke", target: "d" },
-      { verb: "revoke", minor: 12, drain_ms: 1500, keepOpen: true },
-      { verb: "revoke", target: "12" },
+      { verb: "revoke", minor: 12, drain_ms: 1500 },
+      { verb: "revoke", target: "12", keepOpen: true },
       { verb: "revoke", target: "d" },
       { verb: "admit", target: "12" },
     ]);
     assert.equal((await run("revoke", "d", "--drain", "-1")).code, 2);
+    assert.equal((await run("revoke", "12", "--keep-open")).code, 2);
     assert.equal((await run("revoke", "a b")).code, 2);
   }));
 
