@@ -166,7 +166,7 @@ function draw(io: CliIo, rows: readonly Row[], time: string): void {
 const LINE_TITLE = plainLine("TIME", "NAME", ["IOPS", "LATENCY", "READ/s", "WRITE/s", "BUSY"]);
 
 function plainLine(time: string, name: string, cells: readonly string[]): string {
-  return [cell(time, 8), cell(name, 22), ...cells.map((each) => cell(each, 9, true))].join(" ");
+  return [cell(time, 8), cell(name, 21), ...cells.map((each) => cell(each, 9, true))].join(" ");
 }
 
 function printLines(io: CliIo, rows: readonly Row[], time: string): void {
