@@ -10,7 +10,7 @@ import { daemonPlace } from "./control.ts";
 import type { CliIo } from "./io.ts";
 
 /** Time that a completion waits for the daemon, in ms. */
-const WAIT_MS_MAX = 300;
+const WAIT_MS_MAX = 1_000;
 
 /** What there is to be named. */
 export interface LiveNames {

@@ -19,15 +19,13 @@ const EXIT_NOT_FOUND = 127, EXIT_NOT_EXECUTABLE = 126;
 const RUNTIME_VARIABLES = ["DENO_DIR", "DENO_NO_UPDATE_CHECK"];
 const PREFIX = "DMU_OUTER_";
 
-/** The environment that this program was started with. */
-function restoreEnvironment(): void {
-  for (const name of RUNTIME_VARIABLES) {
-    const before = Deno.env.get(PREFIX + name);
-    if (before === undefined) continue;
-    Deno.env.delete(PREFIX + name);
-    if (before === "") Deno.env.delete(name);
-    else Deno.env.set(name, before);
-  }
+/** What brings back the environment that the self-extracting program was started with. */
+function outerEnvironment(io: CliIo): [string, string | null][] {
+  return RUNTIME_VARIABLES.flatMap((name): [string, string | null][] => {
+    const before = io.env(PREFIX + name);
+    if (before === undefined) return [];
+    return [[PREFIX + name, null], [name, before === "" ? null : before]];
+  });
 }
 
 /** Becomes the command. Comes back only to throw. */
@@ -42,11 +40,13 @@ export function onexitExec(io: CliIo, words: readonly string[], option: string |
   } catch (error) {
     throw withHint(error, place);
   }
-  restoreEnvironment();
-  Deno.env.set(MINOR_VARIABLE, String(minor));
-  Deno.env.set(CONTROL_VARIABLE, formatControlPlace(place));
+  const changes = new Map([
+    ...outerEnvironment(io),
+    [MINOR_VARIABLE, String(minor)],
+    [CONTROL_VARIABLE, formatControlPlace(place)],
+  ]);
   try {
-    return becomeCommand([name, ...rest]);
+    return becomeCommand([name, ...rest], changes);
   } catch (error) {
     if (!(error instanceof SystemError)) throw error;
     const code = error.code === "ENOENT" ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;

@@ -30,6 +30,7 @@ import {
   targetStateName,
 } from "./control_nodes.ts";
 import { answerOf, GONE, infoOf, numberOf, question, unreachable } from "./control_verbs.ts";
+import { Turns } from "./turns.ts";
 
 export { type HeldFile, holdOpenFile } from "./control_holder.ts";
 export {
@@ -112,6 +113,7 @@ export interface CountedTarget extends ShownTarget {
 export class ControlClient implements AsyncDisposable {
   /** The tree itself. */
   readonly store: XenstoreClient;
+  readonly #turns = new Turns();
 
   /** A client over a connected XenStore client, which it then owns. */
   constructor(store: XenstoreClient) {
@@ -179,7 +181,7 @@ export class ControlClient implements AsyncDisposable {
    */
   create(name: string, wish: TargetWish): Promise<TargetDetails> {
     return guarded(async () => {
-      await this.store.transaction((store) => writeWish(store, name, wish));
+      await this.#change((store) => writeWish(store, name, wish));
       const { connected, closed } = TARGET_STATES;
       const state = await this.#stateAmong(name, [connected, closed]);
       if (state === connected) return await this.target(name);
@@ -196,7 +198,7 @@ export class ControlClient implements AsyncDisposable {
   remove(name: string): Promise<string | null> {
     return guarded(async () => {
       const { closing, closed } = TARGET_STATES;
-      const before = await this.store.transaction(async (store) => {
+      const before = await this.#change(async (store) => {
         if (await readOrNull(store, targetPath(name)) === null) throw await noTarget(store, name);
         const state = await readState(store, name);
         if (state !== null && state !== closed && state !== closing) {
@@ -222,7 +224,7 @@ export class ControlClient implements AsyncDisposable {
       const events = await this.store.watch(`${path}/size`);
       try {
         await events.next();
-        const change = await this.store.transaction((store) => writeSize(store, name, wanted));
+        const change = await this.#change((store) => writeSize(store, name, wanted));
         if (change.before === change.after) return change;
         // One event is that of the wish, the next one that of the outcome.
         for (let count = 0; count < 2; count++) await events.next();
@@ -332,6 +334,11 @@ export class ControlClient implements AsyncDisposable {
     });
   }
 
+  /** Changes come one after the other: those of one client would only stand in each other's way. */
+  #change<T>(change: (store: XenstoreOperations) => Promise<T>): Promise<T> {
+    return this.#turns.take("", () => this.store.transaction(change));
+  }
+
   /** Waits until a target is in one of the states, or has none any more: null. */
   async #stateAmong(name: string, wanted: readonly number[]): Promise<number | null> {
     for await (const _ of await this.store.watch(`${targetPath(name)}/state`)) {
@@ -343,7 +350,7 @@ export class ControlClient implements AsyncDisposable {
 
   /** Removes the nodes of a closed target and gives its error, or null. */
   #removeClosed(name: string): Promise<string | null> {
-    return this.store.transaction(async (store) => {
+    return this.#change(async (store) => {
       const path = targetPath(name);
       if (await readOrNull(store, path) === null) return null;
       const state = await readState(store, name);

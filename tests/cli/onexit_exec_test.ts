@@ -126,7 +126,9 @@ Deno.test("dmu onexit exec gives its command nothing of the runtime, and keeps n
     ].join("; ");
     const words = [...EXEC, "--control", endpoint, "--"];
     const { stdout, stderr } = await run("sh", ["-c", script, "sh", folder, report, ...words], {
-      env: { ODD: "a\tb" },
+      // What this process was given by its own runtime would hide what the runtime adds.
+      clearEnv: true,
+      env: { ODD: "a\tb", PATH: "/usr/bin:/bin", HOME: Deno.env.get("HOME") ?? "/" },
     });
     assert.equal(stderr, "");
     // Signals 32 and 33 are the C library's own: no program can use them.
