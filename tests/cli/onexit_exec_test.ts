@@ -125,11 +125,21 @@ Deno.test("dmu onexit exec gives its command nothing of the runtime, and keeps n
       'exec 5<given; "$@" sh -c "$report"; true',
     ].join("; ");
     const words = [...EXEC, "--control", endpoint, "--"];
-    const { stdout, stderr } = await run("sh", ["-c", script, "sh", folder, report, ...words], {
-      // What this process was given by its own runtime would hide what the runtime adds.
-      clearEnv: true,
-      env: { ODD: "a\tb", PATH: "/usr/bin:/bin", HOME: Deno.env.get("HOME") ?? "/" },
-    });
+    // Where there is no program "node", the runtime puts one of its own into PATH.
+    const tools = `${folder}/bin`;
+    await Deno.mkdir(tools);
+    for (const tool of ["sh", "grep", "env", "sort", "cat"]) {
+      await Deno.symlink(`/bin/${tool}`, `${tools}/${tool}`);
+    }
+    const { stdout, stderr } = await run(
+      "/bin/sh",
+      ["-c", script, "sh", folder, report, ...words],
+      {
+        // What this process was given by its own runtime would hide what the runtime adds.
+        clearEnv: true,
+        env: { ODD: "a\tb", PATH: tools, HOME: Deno.env.get("HOME") ?? "/" },
+      },
+    );
     assert.equal(stderr, "");
     // Signals 32 and 33 are the C library's own: no program can use them.
     const own = /^(SigIgn:\t[0-9a-f]{7})[0-9a-f]/gm;
