@@ -109,14 +109,20 @@ function describe(root: RootCommand, each: AnyCommand, typed: Typed, above = "")
     const name = option.long?.replace(/^--/, "");
     if (name === undefined) continue;
     if (!option.required) target.option(name, option.description);
+    else if (name === "filter") target.option(name, option.description, completeFilter);
     else target.option(name, option.description, (add) => completePath(add, valueIn(word), ""));
   }
   for (const argument of each.registeredArguments) {
     const { argChoices = [], variadic } = argument;
     const handler = (add: Complete): void => {
       for (const choice of argChoices) add(choice, "");
+<<<<<<< HEAD
       if (isLive(argument)) completeLive(add, argument.name(), typed);
       else if (argument.name() === "kind") completeKind(add);
+=======
+      if (argument.name() === "kind") completeKind(add);
+      else if (argument.name() === "filter") completeFilter(add);
+>>>>>>> main
       else if (argChoices.length === 0) completeSpec(add, word);
     };
     target.argument(argument.name(), handler, variadic);
@@ -149,6 +155,10 @@ function valueIn(word: string): string {
 
 function completeKind(add: Complete): void {
   for (const { name, summary } of defaultRegistry().backends) add(name, summary);
+}
+
+function completeFilter(add: Complete): void {
+  for (const { name, summary } of defaultRegistry().filters) add(name, summary);
 }
 
 /** Kinds of storage and schemes; after `file:` the files. What stands before NAME's "=" is left out. */

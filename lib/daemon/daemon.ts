@@ -26,6 +26,7 @@ import type { DmUserConfig } from "./dm_user_config.ts";
 import { formatEndpoint, nbdUriOf } from "./endpoint.ts";
 import { liveTable } from "./export_table.ts";
 import { type Listener, openListeners } from "./listeners.ts";
+import { Observation } from "./observation.ts";
 import type { Target } from "./target.ts";
 import { Targets } from "./targets.ts";
 
@@ -52,6 +53,8 @@ export interface DaemonOptions {
 export interface DaemonControl {
   /** Its control sockets as they would be written; none if it cannot be steered. */
   readonly endpoints: readonly string[];
+  /** Its xenbus files. */
+  readonly xenbus: readonly string[];
   /** Why it cannot be steered although that was wanted, if it was free; null else. */
   readonly problem: string | null;
 }
@@ -82,6 +85,8 @@ export interface Daemon {
   readonly dmUser: readonly DaemonDmUser[];
   /** How it can be steered. */
   readonly control: DaemonControl;
+  /** Where its metrics are served, an http URL or "unix:PATH", or null. */
+  readonly metrics: string | null;
   /** Every way into its targets: who uses what, to look at and to revoke. */
   readonly files: OpenFileTable;
   /** The target of clients that name none, or null. */
@@ -111,7 +116,7 @@ class RunningDaemon implements Daemon {
   readonly files: OpenFileTable;
   readonly defaultTarget: string | null;
   endpoints: readonly DaemonEndpoint[] = [];
-  control: DaemonControl = { endpoints: [], problem: null };
+  control: DaemonControl = { endpoints: [], xenbus: [], problem: null };
 
   readonly #config: DaemonConfig;
   readonly #options: DaemonOptions;
@@ -122,6 +127,7 @@ class RunningDaemon implements Daemon {
   #connections: Connections | null = null;
   #state: StateStore | null = null;
   #plane: ControlPlane | null = null;
+  readonly #observation: Observation;
   readonly #dmUserDevices: DmUserDevice[] = [];
   #stopped: Promise<void> | null = null;
 
@@ -140,6 +146,18 @@ class RunningDaemon implements Daemon {
       tls: config.tls !== null,
       defaultTarget: config.defaultTarget,
     });
+    this.#observation = new Observation({
+      version: options.version ?? "",
+      targets: this.#targets,
+      files: this.files,
+      pool: this.#pool,
+      connections: () => ({ count: this.connectionCount, max: config.connectionsMax }),
+      log: options.log,
+    });
+  }
+
+  get metrics(): string | null {
+    return this.#observation.address;
   }
 
   get targets(): ReadonlyMap<string, Target> {
@@ -155,7 +173,8 @@ class RunningDaemon implements Daemon {
   }
 
   async start(): Promise<void> {
-    const { targets, endpoints, tls: tlsConfig, control, stateDir } = this.#config;
+    const { targets, endpoints, tls: tlsConfig, control, stateDir, metrics } = this.#config;
+    await this.#observation.start(metrics);
     if (stateDir !== null) this.#state = new StateStore(stateDir);
     const steered = control !== null || stateDir !== null;
     const tls = tlsConfig === null ? null : await loadTls(tlsConfig);
@@ -167,6 +186,7 @@ class RunningDaemon implements Daemon {
     if (this.#listeners.length > 0 || steered) await this.#startAccepting(tls);
     if (steered) await this.#startControl();
     this.#serveDmUser();
+    this.#observation.enter("serving");
   }
 
   /** Serves NBD. */
@@ -196,6 +216,7 @@ class RunningDaemon implements Daemon {
       onEvent: (event) => this.#heard(event),
       onFailure: (reason) => {
         log.error(`The acceptor has failed, nobody can connect any more: ${reason}`);
+        this.#observation.enter("failed");
         this.#options.onFailure?.(new Error(reason));
       },
     });
@@ -222,14 +243,15 @@ class RunningDaemon implements Daemon {
         version,
         control: this.control.endpoints,
         nbd: this.endpoints.map(({ label }) => label),
-        metrics: null,
+        metrics: this.metrics,
         stateDir,
         hooks: [...hooks.keys()],
         defaultTarget,
       }),
       startService: async (listener) => {
         const service = await this.#startService(listener);
-        if (this.control.problem === null) this.control = { endpoints: labels, problem: null };
+        const endpoints = this.control.problem === null ? labels : [];
+        this.control = { ...this.control, endpoints, xenbus: control?.xenbus ?? [] };
         return service;
       },
     });
@@ -245,7 +267,7 @@ class RunningDaemon implements Daemon {
       const { errno, message } = toBlockError(error);
       if (!ifFree || errno !== "EADDRINUSE") throw new BlockError(errno, message, { cause: error });
       const [path = ""] = sockets.map((each) => each.path);
-      this.control = { endpoints: [], problem: `${path} belongs to another daemon` };
+      this.control = { ...this.control, problem: `${path} belongs to another daemon` };
       return await startXenstoreService({ ...settings, sockets: [] });
     }
   }
@@ -288,11 +310,12 @@ class RunningDaemon implements Daemon {
   }
 
   stop(): Promise<void> {
-    this.#stopped ??= this.#stop();
+    this.#stopped ??= this.#stop().finally(() => this.#observation.stop());
     return this.#stopped;
   }
 
   async #stop(): Promise<void> {
+    this.#observation.enter("stopping");
     this.#targets.refuse();
     await this.#plane?.stopReconciling();
     await this.#targets.beginStop();
