@@ -116,13 +116,9 @@ function describe(root: RootCommand, each: AnyCommand, typed: Typed, above = "")
     const { argChoices = [], variadic } = argument;
     const handler = (add: Complete): void => {
       for (const choice of argChoices) add(choice, "");
-<<<<<<< HEAD
       if (isLive(argument)) completeLive(add, argument.name(), typed);
       else if (argument.name() === "kind") completeKind(add);
-=======
-      if (argument.name() === "kind") completeKind(add);
       else if (argument.name() === "filter") completeFilter(add);
->>>>>>> main
       else if (argChoices.length === 0) completeSpec(add, word);
     };
     target.argument(argument.name(), handler, variadic);

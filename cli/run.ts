@@ -9,11 +9,8 @@ import { backendsCommand } from "./backends.ts";
 import { type AnyCommand, command, runCommand } from "./command.ts";
 import { completeCommand, completionCommand } from "./completion.ts";
 import { copyCommand } from "./copy.ts";
-<<<<<<< HEAD
 import { createCommand } from "./create.ts";
-=======
 import { filtersCommand } from "./filters.ts";
->>>>>>> main
 import { infoCommand } from "./info.ts";
 import { type CliIo, OutputClosed } from "./io.ts";
 import { lsCommand } from "./ls.ts";
@@ -32,7 +29,7 @@ import { watchCommand } from "./watch.ts";
 
 /** All commands, in the groups in which the help lists them. */
 const GROUPS = [
-  ["Disks:", [serveCommand, infoCommand, copyCommand, backendsCommand]],
+  ["Disks:", [serveCommand, infoCommand, copyCommand, backendsCommand, filtersCommand]],
   ["The running daemon:", [
     createCommand,
     lsCommand,
@@ -53,29 +50,12 @@ function program(io: CliIo): AnyCommand {
   const dmu = command("dmu", io)
     .description("Serves block devices whose storage is a TypeScript program")
     .usage("COMMAND …")
-<<<<<<< HEAD
     .version(VERSION, "-V, --version", "show the version");
   for (const [heading, commands] of GROUPS) {
     dmu.commandsGroup(heading);
     for (const make of commands) dmu.addCommand(make(io));
   }
   dmu.helpCommand("help [command]", "show the help of a command");
-=======
-    .version(VERSION, "-V, --version", "show the version")
-    .helpCommand("help [command]", "show the help of a command");
-  const commands = [
-    serveCommand,
-    infoCommand,
-    copyCommand,
-    simulateCommand,
-    tableCommand,
-    backendsCommand,
-    filtersCommand,
-    completionCommand,
-    versionCommand,
-  ];
-  for (const make of commands) dmu.addCommand(make(io));
->>>>>>> main
   dmu.addCommand(completeCommand(io, dmu), { hidden: true });
   return dmu;
 }
