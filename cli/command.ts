@@ -77,6 +77,19 @@ export function wholeNumber(min: number, max: number): (value: string) => number
   };
 }
 
+/** The help page of the command that `args` name, as far as they name one: "dmu image check --help". */
+function pageOf(program: AnyCommand, args: readonly string[]): string {
+  const names = [program.name()];
+  let at = program;
+  for (const arg of args) {
+    const next = at.commands.find((each) => each.name() === arg);
+    if (next === undefined) break;
+    names.push(next.name());
+    at = next;
+  }
+  return `${names.join(" ")} --help`;
+}
+
 /**
  * Runs the command that `args` name. False if none was named: the help has been printed instead.
  * Throws UsageError for arguments that are wrong. Help that was asked for counts as done.
@@ -90,8 +103,6 @@ export async function runCommand(program: AnyCommand, args: readonly string[]): 
     if (error.exitCode === 0) return true;
     if (error.code === "commander.help") return false;
     const message = error.message.replace(/^error: /, "").replaceAll("\n", " ").replace(/\.$/, "");
-    const known = program.commands.find((each) => each.name() === args[0]);
-    const page = known === undefined ? "dmu --help" : `dmu ${known.name()} --help`;
-    throw new UsageError(`${message}; see ${page}`, null, { cause: error });
+    throw new UsageError(`${message}; see ${pageOf(program, args)}`, null, { cause: error });
   }
 }
