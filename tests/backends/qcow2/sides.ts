@@ -12,7 +12,7 @@ import type { ImageContext, JsonValue } from "../../../lib/block/image.ts";
 import { parseOptions } from "../../../lib/block/options.ts";
 import type { AnyBackendType, PreparedImage } from "../../../lib/block/registry.ts";
 import { FLAG_MAY_TRIM, makeRequest } from "../../../lib/block/request.ts";
-import { encodeSpecText, parseSpec } from "../../../lib/block/spec.ts";
+import { encodeSpecText, parseSpec, withDefaultOption } from "../../../lib/block/spec.ts";
 import type { Opened } from "../../../lib/block/types.ts";
 import { systemFiles } from "../../../lib/sys/file.ts";
 import { testClock } from "../../../lib/testing/mod.ts";
@@ -83,9 +83,11 @@ export async function openImage(
   path: string,
   format: Format,
   different: Partial<OpenContext> = {},
+  options: Readonly<Record<string, JsonValue>> = {},
 ): Promise<OurImage> {
   const context = imageContext(different);
-  const spec = parseSpec(`${kindOf(format).name}:${encodeSpecText(path)}`, registry);
+  let spec = parseSpec(`${kindOf(format).name}:${encodeSpecText(path)}`, registry);
+  for (const [name, value] of Object.entries(options)) spec = withDefaultOption(spec, name, value);
   const { opened } = await registry.open(spec, context);
   const { clock, log } = context;
   const device = new Device(opened.backend, { name: path, clock, log });
