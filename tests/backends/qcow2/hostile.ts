@@ -167,10 +167,12 @@ export async function attack(victim: Victim, seed: number): Promise<Outcome> {
     await using image = await openImage(PATH, "qcow2", { files });
     const { size } = image.device.geometry;
     for (const request of size < 512 ? [] : requests(random, size)) {
-      await image.device.submit(request).catch((error: unknown) => {
+      try {
+        await image.device.submit(request);
+      } catch (error) {
         assertClear(error, `${request.operation} of ${label}`);
         outcome = "failed";
-      });
+      }
     }
   } catch (error) {
     if (error instanceof assert.AssertionError) throw error;
