@@ -8,8 +8,10 @@ import assert from "node:assert/strict";
 import { interopTest } from "../../support/tools.ts";
 import { compareTwins, type Twins } from "./differential.ts";
 import { randomOperations } from "./operations.ts";
+import { TWINS } from "./rows.ts";
 
 const MIB = 2 ** 20;
+const TOOLS = ["qemu-img", "qemu-io"] as const;
 
 const RAW: Twins = {
   name: "raw",
@@ -20,15 +22,22 @@ const RAW: Twins = {
 
 interopTest(
   "raw files and qemu-io agree over random operations",
-  ["qemu-img", "qemu-io"],
+  TOOLS,
   async () => {
     for (const seed of [1, 2]) await compareTwins(RAW, randomOperations(seed, RAW.shape, 200), 100);
   },
 );
 
+for (const [index, twins] of TWINS.entries()) {
+  interopTest(`qcow2 and QEMU agree over random operations: ${twins.name}`, TOOLS, async () => {
+    const operations = randomOperations(index + 1, twins.shape, 160);
+    await compareTwins(twins, operations, 80);
+  });
+}
+
 interopTest(
   "a difference is found and shrinks to a short script",
-  ["qemu-img", "qemu-io"],
+  TOOLS,
   async () => {
     const plant: Twins["plant"] = (operation) =>
       operation.kind === "zero" && operation.length > 512
