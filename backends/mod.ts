@@ -9,6 +9,7 @@ import { memory } from "./memory.ts";
 import { nbd } from "./nbd.ts";
 import { nullBackend } from "./null.ts";
 import { pattern } from "./pattern.ts";
+import { qcow2 } from "./qcow2/mod.ts";
 
 /** The kinds, in alphabetical order. */
 export const backends: readonly AnyBackendType[] = [
@@ -17,6 +18,7 @@ export const backends: readonly AnyBackendType[] = [
   nbd,
   nullBackend,
   pattern,
+  qcow2,
 ];
 
 /** A registry with all of them, to which others can be added. */

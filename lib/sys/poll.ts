@@ -18,7 +18,10 @@ export const POLL_ERROR = 8, POLL_HANGUP = 16, POLL_INVALID = 32;
 /** Bytes of struct pollfd: fd, events, revents. */
 const ENTRY_BYTES = 8;
 
-/** A list of descriptors to wait for. Filled anew for each wait, which is cheap (10 ns an entry). */
+/**
+ * A list of descriptors to wait for. Filling it anew for each wait is cheap (10 ns an entry); a list
+ * that is long and stays the same may also be kept.
+ */
 export class PollSet {
   #bytes = new Uint8Array(64 * ENTRY_BYTES);
   #words = new Int32Array(this.#bytes.buffer);
@@ -42,6 +45,11 @@ export class PollSet {
     this.#words[index * 2] = fd;
     this.#words[index * 2 + 1] = events & 0xffff;
     return index;
+  }
+
+  /** Waits for other POLL_ bits of the descriptor at an index. */
+  change(index: number, events: number): void {
+    this.#halves[index * 4 + 2] = events;
   }
 
   /**

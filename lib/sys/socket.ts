@@ -83,6 +83,16 @@ export function listenTcp(host: string, port: number, backlog: number = LISTEN_B
   return fd;
 }
 
+/** Makes two unix stream sockets that are connected to each other: non-blocking, close-on-exec. */
+export function openSocketPair(): [here: number, there: number] {
+  const fds = new Int32Array(2);
+  const type = c.SOCK_STREAM | c.SOCK_CLOEXEC | c.SOCK_NONBLOCK;
+  if (socketCalls().socketpair(c.AF_UNIX, type, 0, new Uint8Array(fds.buffer)) !== 0) {
+    fail("open", "a pair of sockets");
+  }
+  return [fds[0] ?? -1, fds[1] ?? -1];
+}
+
 /** Connects to a unix socket, waiting while its backlog is full; a blocking descriptor. */
 export function connectUnix(path: string): number {
   const address = encodeUnix(path, "connect to");
@@ -213,11 +223,18 @@ export function receive(fd: number, into: Uint8Array<ArrayBuffer>): number {
   }
 }
 
-/** Sends what fits: bytes taken from `from`, WOULD_BLOCK if none fit now. Throws EPIPE, ECONNRESET … */
-export function send(fd: number, from: Uint8Array<ArrayBuffer>): number {
+/**
+ * Sends what fits of the first `length` bytes: bytes taken from `from`, WOULD_BLOCK if none fit now.
+ * Throws EPIPE, ECONNRESET …
+ */
+export function send(
+  fd: number,
+  from: Uint8Array<ArrayBuffer>,
+  length: number = from.length,
+): number {
   for (;;) {
     const flags = c.MSG_DONTWAIT | c.MSG_NOSIGNAL;
-    const count = socketCalls().send(fd, from, BigInt(from.length), flags);
+    const count = socketCalls().send(fd, from, BigInt(length), flags);
     if (count >= 0) return count;
     const number = lastErrno();
     if (number === EAGAIN) return WOULD_BLOCK;

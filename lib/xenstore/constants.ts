@@ -92,3 +92,6 @@ export const FEATURE = {
 
 /** All features of this server. */
 export const SERVER_FEATURES: number = FEATURE.WATCH_DEPTH;
+
+/** First word of a CONTROL that is for the daemon and not for the store. */
+export const DAEMON_COMMAND = "dmu";

@@ -61,6 +61,23 @@ export const UNSENT_BYTES_MAX: number = 16 * MIB;
 export const QUOTA_UNSENT_BYTES: number = 2 * MIB;
 /** Bytes of one buffer of output. */
 export const OUTPUT_BUFFER_BYTES: number = 64 * KIB;
+/** Buffers of output that are kept for later use. */
+export const OUTPUT_BUFFERS_KEPT_MAX = 64;
+/** Unsent bytes up to which a peer that is slow to read gets a buffer of their size alone. */
+export const UNSENT_COMPACT_BYTES: number = 16 * KIB;
+
+/** Bytes read from one connection of a service before the others get their turn. */
+export const SERVICE_READ_BYTES: number = 16 * KIB;
+/** Connections accepted from one socket before those that are there get their turn. */
+export const SERVICE_ACCEPTS_PER_TURN_MAX = 16;
+/** Pause of accepting in ms when descriptors or memory have run out. */
+export const SERVICE_ACCEPT_PAUSE_MS = 100;
+/** Connections of a service that are kept for domain 0. */
+export const SERVICE_PRIVILEGED_CONNECTIONS = 128;
+/** Comings and goings that the main thread has not heard of yet, above which nobody is let in. */
+export const SERVICE_REPORTS_PENDING_MAX = 256;
+/** Time in ms after which a service that lets nobody in looks again whether it can. */
+export const SERVICE_RETRY_MS = 2;
 
 /** Requests of a client that wait for their replies; further ones wait before they are sent. */
 export const CLIENT_REQUESTS_MAX = 1_024;

@@ -61,29 +61,31 @@ export function payloadLength(bytes: Uint8Array, start: number): number {
   return word(bytes, start + 12);
 }
 
-/** Writes a header at `at`. */
+/** Writes a header at `at`, of a message with a payload of `length` bytes. */
 export function encodeHeader(
   into: Uint8Array,
   at: number,
-  message: Pick<Message, "type" | "requestId" | "transactionId">,
+  type: number,
+  requestId: number,
+  transactionId: number,
   length: number,
 ): void {
-  putWord(into, at, message.type);
-  putWord(into, at + 4, message.requestId);
-  putWord(into, at + 8, message.transactionId);
+  putWord(into, at, type);
+  putWord(into, at + 4, requestId);
+  putWord(into, at + 8, transactionId);
   putWord(into, at + 12, length);
 }
 
 /** The bytes of a message. Throws RangeError if its payload is too long. */
 export function encodeMessage(message: Message): Uint8Array<ArrayBuffer> {
-  const { payload } = message;
+  const { type, requestId, transactionId, payload } = message;
   if (payload.length > PAYLOAD_BYTES_MAX) {
     throw new RangeError(
       `Cannot encode a message: its payload has ${payload.length} bytes, the limit is ${PAYLOAD_BYTES_MAX}`,
     );
   }
   const bytes = new Uint8Array(HEADER_BYTES + payload.length);
-  encodeHeader(bytes, 0, message, payload.length);
+  encodeHeader(bytes, 0, type, requestId, transactionId, payload.length);
   bytes.set(payload, HEADER_BYTES);
   return bytes;
 }

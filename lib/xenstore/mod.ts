@@ -1,6 +1,6 @@
 /**
- * XenStore: the wire format, a store with transactions and watches, service over Web Streams and unix
- * sockets, the semantics of the xenbus file, and a client.
+ * XenStore: the wire format, a store with transactions and watches, service over Web Streams, a thread
+ * that serves unix sockets, the semantics of the xenbus file, and a client.
  *
  * @module
  */
@@ -17,10 +17,16 @@ export * from "./message.ts";
 export { absolutePath, baseName, childPath, domainPath, isNodePath, parentPath } from "./path.ts";
 export * from "./permissions.ts";
 export * from "./server.ts";
-export * from "./session.ts";
-export * from "./socket_driver.ts";
+export * from "./service.ts";
+export {
+  type ControlResult,
+  type DaemonControl,
+  XenstoreSession,
+  type XenstoreSessionOptions,
+} from "./session.ts";
 export * from "./store.ts";
 export { type Touched, Transaction } from "./transaction.ts";
 export { type Generations, recordBytes, Tree, type TreeNode } from "./tree.ts";
 export { type Change, type Watch, WatchTable } from "./watches.ts";
+export { domainOfUser } from "./users.ts";
 export * from "./xenbus.ts";

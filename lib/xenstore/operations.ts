@@ -5,7 +5,7 @@
  * @module
  */
 import { controlCommand } from "./control.ts";
-import { DOMID_SELF, OPERATION } from "./constants.ts";
+import { DAEMON_COMMAND, DOMID_SELF, OPERATION } from "./constants.ts";
 import type { StoreConnection } from "./connection.ts";
 import { isDomid, isQuotaName, QUOTA_DEFAULTS } from "./domains.ts";
 import { XenstoreError } from "./errors.ts";
@@ -22,10 +22,17 @@ export interface Requester {
   eventAfterReply(path: string, token: string): void;
   /** The client has asked which features there are, and may use a depth. */
   knowsFeatures: boolean;
+  /**
+   * Takes the words behind DAEMON_COMMAND in a CONTROL and sees to it that the reply is sent later. Without
+   * it there is no such command.
+   */
+  daemonControl?(message: Message, words: readonly string[]): void;
 }
 
-/** Gives the payload of the reply: bytes, or characters that are bytes. */
-type Operation = (requester: Requester, message: Message) => Uint8Array | string;
+/** The payload of a reply: bytes, or characters that are bytes; null if the reply comes later. */
+export type Reply = Uint8Array | string | null;
+
+type Operation = (requester: Requester, message: Message) => Reply;
 
 interface Entry {
   readonly run: Operation;
@@ -36,6 +43,8 @@ interface Entry {
 }
 
 const OK = "OK\0";
+
+const UTF8 = new TextDecoder();
 
 function malformed(what: string): XenstoreError {
   return new XenstoreError("EINVAL", `Cannot understand a request: ${what}`);
@@ -243,11 +252,18 @@ const domainPathOf: Operation = (_, { payload }) => {
   return `${domainPath(domid)}\0`;
 };
 
+const control: Operation = (requester, message) => {
+  const words = allStrings(message.payload);
+  if (words[0] !== DAEMON_COMMAND || requester.daemonControl === undefined) {
+    return controlCommand(requester.connection, words);
+  }
+  const text = UTF8.decode(message.payload);
+  requester.daemonControl(message, text.split("\0").slice(1, words.length));
+  return null;
+};
+
 const TABLE: Readonly<Record<number, Entry>> = {
-  [OPERATION.CONTROL]: {
-    run: ({ connection }, { payload }) => controlCommand(connection, allStrings(payload)),
-    privileged: true,
-  },
+  [OPERATION.CONTROL]: { run: control, privileged: true },
   [OPERATION.DIRECTORY]: { run: directory },
   [OPERATION.READ]: {
     run: ({ connection }, { payload, transactionId }) =>
@@ -298,7 +314,7 @@ const TABLE: Readonly<Record<number, Entry>> = {
 };
 
 /** Does what a request asks and gives the payload of the reply. Throws XenstoreError. */
-export function runOperation(requester: Requester, message: Message): Uint8Array | string {
+export function runOperation(requester: Requester, message: Message): Reply {
   const entry = TABLE[message.type];
   if (entry === undefined) throw unknown();
   const { connection } = requester;

@@ -1,6 +1,7 @@
 /**
  * Messages on their way to a peer, in order, packed into few buffers. Events that the peer is slow to
- * take are merged: one that is queued already is not queued again. Pure.
+ * take are merged: one that is queued already is not queued again. An outbox holds memory only while
+ * something is unsent; buffers go round, so that answering allocates nothing. Opens nothing.
  *
  * @module
  */
@@ -10,20 +11,41 @@ import {
   EVENT_MERGE_BYTES,
   HEADER_BYTES,
   OUTPUT_BUFFER_BYTES,
+  OUTPUT_BUFFERS_KEPT_MAX,
   PAYLOAD_BYTES_MAX,
+  UNSENT_COMPACT_BYTES,
 } from "./limits.ts";
 import { encodeHeader, type Message } from "./message.ts";
 
-const MESSAGE_BYTES_MAX = HEADER_BYTES + PAYLOAD_BYTES_MAX;
-const FIRST_BUFFER_BYTES = 512;
-const EVENT = { type: OPERATION.WATCH_EVENT, requestId: 0, transactionId: 0 };
+/** Sends the first `length` bytes, or fewer: gives how many were taken, below 0 if none can be now. */
+export type SendBytes = (bytes: Uint8Array<ArrayBuffer>, length: number) => number;
+
+/** What names a message and its transaction. */
+type Head = Pick<Message, "type" | "requestId" | "transactionId">;
+
+interface Chunk {
+  bytes: Uint8Array<ArrayBuffer>;
+  /** What is unsent lies from here … */
+  start: number;
+  /** … to here. */
+  end: number;
+}
+
+const FREE: Uint8Array<ArrayBuffer>[] = [];
+
+function takeBuffer(): Uint8Array<ArrayBuffer> {
+  return FREE.pop() ?? new Uint8Array(OUTPUT_BUFFER_BYTES);
+}
+
+function giveBuffer(bytes: Uint8Array<ArrayBuffer>): void {
+  if (bytes.length !== OUTPUT_BUFFER_BYTES || FREE.length >= OUTPUT_BUFFERS_KEPT_MAX) return;
+  FREE.push(bytes);
+}
 
 /** A queue of messages. */
 export class Outbox {
-  /** Full buffers, from the oldest. */
-  #full: Uint8Array[] = [];
-  #buffer: Uint8Array<ArrayBuffer> = new Uint8Array(0);
-  #filled = 0;
+  /** From the oldest; only the last one grows. */
+  #chunks: Chunk[] = [];
   #unsentBytes = 0;
   /** Events queued since the queue got long; emptied whenever something is taken from it. */
   readonly #events = new Set<string>();
@@ -34,18 +56,8 @@ export class Outbox {
   }
 
   /** Adds a message; `text` is its payload, a character for a byte, or the payload itself. */
-  add(
-    head: Pick<Message, "type" | "requestId" | "transactionId">,
-    payload: Uint8Array | string,
-  ): void {
-    const length = payload.length;
-    const at = this.#reserve(HEADER_BYTES + length);
-    const bytes = this.#buffer;
-    encodeHeader(bytes, at, head, length);
-    if (typeof payload !== "string") bytes.set(payload, at + HEADER_BYTES);
-    else {
-      for (let i = 0; i < length; i++) bytes[at + HEADER_BYTES + i] = payload.charCodeAt(i);
-    }
+  add(head: Head, payload: Uint8Array | string): void {
+    this.#add(head.type, head.requestId, head.transactionId, payload);
   }
 
   /** Adds a watch event, unless it is too long to be sent, or queued already in a long queue. */
@@ -59,58 +71,93 @@ export class Outbox {
         this.#events.add(payload);
       }
     }
-    this.add(EVENT, payload);
+    this.#add(OPERATION.WATCH_EVENT, 0, 0, payload);
+  }
+
+  /** Sends from the oldest bytes on until nothing is left (true) or no more can be sent (false). */
+  sendTo(send: SendBytes): boolean {
+    if (this.#unsentBytes === 0) return true;
+    if (this.#events.size > 0) this.#events.clear();
+    for (let chunk = this.#chunks[0]; chunk !== undefined; chunk = this.#chunks[0]) {
+      const { bytes, start, end } = chunk;
+      const taken = start === 0 ? send(bytes, end) : send(bytes.subarray(start, end), end - start);
+      if (taken < end - start) {
+        if (taken > 0) {
+          chunk.start += taken;
+          this.#unsentBytes -= taken;
+        }
+        this.#compact(chunk);
+        return false;
+      }
+      this.#unsentBytes -= taken;
+      this.#chunks.shift();
+      giveBuffer(bytes);
+    }
+    return true;
   }
 
   /** The next bytes to send, or null. */
   takeOutput(): OutputBuffer | null {
     if (this.#events.size > 0) this.#events.clear();
-    let bytes: Uint8Array | undefined = this.#full.shift();
-    if (bytes === undefined) {
-      if (this.#filled === 0) return null;
-      bytes = this.#buffer.subarray(0, this.#filled);
-      this.#buffer = this.#buffer.subarray(this.#filled);
-      this.#filled = 0;
-    }
-    const { length } = bytes;
-    return { bytes, release: () => void (this.#unsentBytes -= length) };
+    const chunk = this.#chunks.shift();
+    if (chunk === undefined) return null;
+    const { bytes, start, end } = chunk;
+    const release = (): void => {
+      this.#unsentBytes -= end - start;
+      giveBuffer(bytes);
+    };
+    return { bytes: bytes.subarray(start, end), release };
   }
 
-  /** Takes up to `max` bytes, wherever messages begin and end; null if there are none. */
-  takeBytes(max: number): Uint8Array | null {
-    const output = this.takeOutput();
-    if (output === null) return null;
-    const { bytes } = output;
-    if (bytes.length <= max) {
-      output.release();
-      return bytes;
-    }
-    this.#full.unshift(bytes.subarray(max));
-    this.#unsentBytes -= max;
-    return bytes.subarray(0, max);
+  /** Fills `into`, wherever messages begin and end, and gives how many bytes that are. */
+  takeInto(into: Uint8Array): number {
+    let filled = 0;
+    this.sendTo((bytes, length) => {
+      const count = Math.min(length, into.length - filled);
+      into.set(count === bytes.length ? bytes : bytes.subarray(0, count), filled);
+      filled += count;
+      return count;
+    });
+    return filled;
   }
 
   /** Drops everything. */
   clear(): void {
-    this.#full = [];
-    this.#buffer = new Uint8Array(0);
-    this.#filled = 0;
+    for (const { bytes } of this.#chunks) giveBuffer(bytes);
+    this.#chunks = [];
     this.#unsentBytes = 0;
     this.#events.clear();
   }
 
-  #reserve(length: number): number {
-    if (this.#filled + length > this.#buffer.length) {
-      if (this.#filled > 0) this.#full.push(this.#buffer.subarray(0, this.#filled));
-      // A connection that says little holds little.
-      const small = this.#unsentBytes < FIRST_BUFFER_BYTES;
-      const size = small ? FIRST_BUFFER_BYTES : OUTPUT_BUFFER_BYTES;
-      this.#buffer = new Uint8Array(Math.max(size, Math.min(length, MESSAGE_BYTES_MAX)));
-      this.#filled = 0;
-    }
-    const at = this.#filled;
-    this.#filled += length;
-    this.#unsentBytes += length;
-    return at;
+  #add(type: number, requestId: number, transactionId: number, payload: Uint8Array | string): void {
+    const { length } = payload;
+    const chunk = this.#reserve(HEADER_BYTES + length);
+    const { bytes } = chunk;
+    let at = chunk.end;
+    encodeHeader(bytes, at, type, requestId, transactionId, length);
+    at += HEADER_BYTES;
+    if (typeof payload !== "string") bytes.set(payload, at);
+    else for (let i = 0; i < length; i++) bytes[at + i] = payload.charCodeAt(i);
+    chunk.end = at + length;
+    this.#unsentBytes += HEADER_BYTES + length;
+  }
+
+  #reserve(length: number): Chunk {
+    const last = this.#chunks[this.#chunks.length - 1];
+    if (last !== undefined && last.end + length <= last.bytes.length) return last;
+    const chunk = { bytes: takeBuffer(), start: 0, end: 0 };
+    this.#chunks.push(chunk);
+    return chunk;
+  }
+
+  /** A peer that is slow with little to read holds little. */
+  #compact(chunk: Chunk): void {
+    const { bytes, start, end } = chunk;
+    if (this.#chunks.length > 1 || end - start > UNSENT_COMPACT_BYTES) return;
+    if (bytes.length !== OUTPUT_BUFFER_BYTES) return;
+    chunk.bytes = bytes.slice(start, end);
+    chunk.start = 0;
+    chunk.end = chunk.bytes.length;
+    giveBuffer(bytes);
   }
 }

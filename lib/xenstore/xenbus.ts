@@ -99,11 +99,12 @@ export class XenbusFile implements Requester {
 
   /** read(2): up to `max` bytes, however messages lie in them; null if there is nothing (EAGAIN, or wait). */
   read(max: number): Uint8Array | null {
-    const bytes = this.#outbox.takeBytes(max);
-    if (bytes === null && this.failed) {
-      throw new XenstoreError("EIO", "Cannot read: the file has failed");
+    if (this.unreadBytes === 0) {
+      if (this.failed) throw new XenstoreError("EIO", "Cannot read: the file has failed");
+      return null;
     }
-    return bytes;
+    const bytes = new Uint8Array(Math.min(max, this.unreadBytes));
+    return bytes.subarray(0, this.#outbox.takeInto(bytes));
   }
 
   /** The last close: watches, transactions and what is unread are gone. */

@@ -1,23 +1,19 @@
 /**
- * Client and server over memory pairs and a unix socket, and bytes that make no sense.
+ * Client and server over memory pairs, and bytes that make no sense.
  *
  * @module
  */
 import assert from "node:assert/strict";
-import net from "node:net";
-import { join } from "node:path";
 import { memoryPair } from "../../lib/stream/mod.ts";
 import {
   domainOfUser,
-  listenXenstore,
-  OPERATION,
   serveXenstore,
   Store,
   type StoreConnection,
   XenstoreClient,
   XenstoreSession,
 } from "../../lib/xenstore/mod.ts";
-import { sampleBytes, withTempDir } from "../support/tools.ts";
+import { sampleBytes } from "../support/tools.ts";
 import { Peer, request } from "./wire.ts";
 
 async function withClient(
@@ -154,34 +150,6 @@ Deno.test("domainOfUser() knows root, itself, and who is listed", () => {
   assert.equal(domainOfUser(70_002, new Map([[70_001, 3]])), null);
 });
 
-Deno.test("listenXenstore() serves a unix socket and cleans up when clients go", () =>
-  withTempDir(async (folder) => {
-    const path = join(folder, "socket");
-    const store = new Store();
-    const gone = Promise.withResolvers<unknown>();
-    const server = await listenXenstore(store, {
-      path,
-      connected: ({ domid, credentials }) => {
-        assert.equal(domid, 0);
-        assert.equal(credentials.pid, Deno.pid);
-        return gone.resolve;
-      },
-    });
-    assert.equal((Deno.statSync(path).mode ?? 0) & 0o777, 0o600);
-    const client = await XenstoreClient.connectUnix(path);
-    await client.write("/x", "1");
-    const watch = await client.watch("/x");
-    await watch.next();
-    await client.request(OPERATION.TRANSACTION_START, "\0");
-    assert.equal(server.connections, 1);
-    await client.close();
-    assert.equal(await gone.promise, undefined);
-    assert.equal(store.connectionCount(), 0);
-    assert.equal(store.watches.empty, true);
-    await server.close();
-    await assert.rejects(XenstoreClient.connectUnix(path));
-  }));
-
 Deno.test("release() of a domain ends its sessions", () => {
   const store = new Store();
   store.introduce(4);
@@ -208,35 +176,3 @@ Deno.test("inTransaction() and onChange() serve code in the same process", () =>
   assert.deepEqual(events, ["/t/a", "/t/b", "/t/a", "/t/c"]);
   assert.deepEqual(changes, ["set /t/a", "set /t/b", "removed /t/a"]);
 });
-
-Deno.test("listenXenstore() closes a client that reads nothing, and others go on", () =>
-  withTempDir(async (folder) => {
-    const path = join(folder, "socket");
-    const store = new Store();
-    const gone = Promise.withResolvers<unknown>();
-    const watched = Promise.withResolvers<void>();
-    const add = store.watches.add.bind(store.watches);
-    store.watches.add = (watch): void => {
-      add(watch);
-      watched.resolve();
-    };
-    await using _server = await listenXenstore(store, { path, connected: () => gone.resolve });
-    const deaf = net.connect(path);
-    const closed = new Promise((resolve) => deaf.once("close", resolve));
-    deaf.on("error", () => {});
-    deaf.pause();
-    deaf.write(request("WATCH", `/|${"t".repeat(4000)}|`));
-    await watched.promise;
-    await using other = await XenstoreClient.connectUnix(path);
-    let over: unknown = null;
-    gone.promise.then((cause) => over = cause);
-    for (let round = 0; over === null && round < 100; round++) {
-      const names = Array.from({ length: 200 }, (_, at) => `/n/${round}/${at}`);
-      await Promise.all(names.map((name) => other.mkdir(name)));
-    }
-    assert.match(String(over), /unsent/);
-    assert.equal(store.watches.empty, true);
-    assert.deepEqual(await other.directory("/n/0").then((names) => names.length), 200);
-    deaf.destroy();
-    await closed;
-  }));

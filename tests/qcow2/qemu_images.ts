@@ -1,0 +1,58 @@
+/**
+ * Images made by qemu-img for tests of the qcow2 format and its tools.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { runOk } from "../support/tools.ts";
+
+/** An image to make. */
+export interface ImageShape {
+  /** Name for the test and the file. */
+  readonly name: string;
+  /** Options of `qemu-img create -o`. */
+  readonly options: string;
+  /** Size of the disk, as qemu-img takes it. */
+  readonly size: string;
+}
+
+/** Versions, cluster sizes, refcount widths, compressions, subclusters and data files. */
+export const SHAPES: readonly ImageShape[] = [
+  { name: "version 2", options: "compat=0.10", size: "7M" },
+  { name: "version 3", options: "compat=1.1", size: "7M" },
+  { name: "512 B clusters", options: "cluster_size=512", size: "3M" },
+  { name: "2 MiB clusters", options: "cluster_size=2M", size: "40M" },
+  {
+    name: "4 KiB clusters, 1-bit refcounts",
+    options: "cluster_size=4k,refcount_bits=1",
+    size: "5M",
+  },
+  { name: "2-bit refcounts", options: "refcount_bits=2,cluster_size=512", size: "2M" },
+  { name: "4-bit refcounts", options: "refcount_bits=4,cluster_size=1k", size: "2M" },
+  { name: "8-bit refcounts", options: "refcount_bits=8,cluster_size=2k", size: "2M" },
+  { name: "32-bit refcounts", options: "refcount_bits=32,cluster_size=8k", size: "9M" },
+  { name: "64-bit refcounts", options: "refcount_bits=64,cluster_size=16k", size: "9M" },
+  { name: "zstd", options: "compression_type=zstd", size: "7M" },
+  { name: "extended L2", options: "extended_l2=on,cluster_size=128k", size: "9M" },
+  { name: "extended L2, small", options: "extended_l2=on,cluster_size=16k", size: "5M" },
+  { name: "lazy refcounts", options: "lazy_refcounts=on", size: "7M" },
+  { name: "size 0", options: "cluster_size=4k", size: "0" },
+  { name: "odd size", options: "cluster_size=4k", size: "1234944" },
+];
+
+/** Runs qemu-img, which has to succeed; gives its standard output. */
+export function qemuImg(...args: readonly string[]): Promise<string> {
+  return runOk("qemu-img", args);
+}
+
+/** Runs commands of qemu-io on an image. */
+export function qemuIo(path: string, ...commands: readonly string[]): Promise<string> {
+  return runOk("qemu-io", ["-f", "qcow2", ...commands.flatMap((each) => ["-c", each]), path]);
+}
+
+/** Makes an image with qemu-img; gives its path. */
+export async function createImage(folder: string, shape: ImageShape): Promise<string> {
+  const path = join(folder, `${shape.name.replaceAll(/[^a-z0-9]+/gi, "-")}.qcow2`);
+  await qemuImg("create", "-q", "-f", "qcow2", "-o", shape.options, path, shape.size);
+  return path;
+}
