@@ -9,8 +9,8 @@ import type {
   FileExtent,
   FileOpenOptions,
   RawFile,
-} from "../../../lib/sys/file_access.ts";
-import { SystemError } from "../../../lib/sys/system_error.ts";
+} from "../../lib/sys/file_access.ts";
+import { SystemError } from "../../lib/sys/system_error.ts";
 
 class GuardedFile implements RawFile {
   readonly isBlockDevice = false;

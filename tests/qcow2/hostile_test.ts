@@ -5,7 +5,7 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { interopTest } from "../../support/tools.ts";
+import { interopTest } from "../support/tools.ts";
 import { attack, makeVictims, type Outcome } from "./hostile.ts";
 
 const SEEDS = 80;

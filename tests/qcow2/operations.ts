@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type SeededRandom, seededRandom } from "../../../lib/testing/random.ts";
+import { type SeededRandom, seededRandom } from "../../lib/testing/random.ts";
 
 /** One operation. Offsets, lengths and sizes are bytes. */
 export type Operation =

@@ -5,9 +5,9 @@
  * @module
  */
 import assert from "node:assert/strict";
-import type { FileChange } from "../../support/recorded_files.ts";
-import { withLateChanges, withoutFlushes } from "../../support/recorded_files.ts";
-import { interopTest } from "../../support/tools.ts";
+import type { FileChange } from "../support/recorded_files.ts";
+import { withLateChanges, withoutFlushes } from "../support/recorded_files.ts";
+import { interopTest } from "../support/tools.ts";
 import { type CrashRun, enumerateCrashes } from "./crash.ts";
 import { randomOperations } from "./operations.ts";
 import { crashRuns } from "./rows.ts";

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { StateBounds } from "../../support/recorded_files.ts";
+import type { StateBounds } from "../support/recorded_files.ts";
 import type { CrashRun } from "./crash.ts";
 import type { Twins } from "./differential.ts";
 import type { DiskShape } from "./operations.ts";

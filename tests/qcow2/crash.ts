@@ -9,16 +9,16 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { CrashFiles } from "../../support/crash_files.ts";
-import { qemuCheck, qemuContent, qemuCreate, qemuImg } from "../../support/qemu_image.ts";
+import { CrashFiles } from "../support/crash_files.ts";
+import { qemuCheck, qemuContent, qemuCreate, qemuImg } from "../support/qemu_image.ts";
 import {
   type CrashState,
   crashStates,
   type FileEvent,
   RecordedFiles,
   type StateBounds,
-} from "../../support/recorded_files.ts";
-import { withTempDir } from "../../support/tools.ts";
+} from "../support/recorded_files.ts";
+import { withTempDir } from "../support/tools.ts";
 import { DiskModel, type DiskShape, type Operation, operationText } from "./operations.ts";
 import { applyTo, imageAt, imageContext, openImage, type OurImage, readAll } from "./sides.ts";
 

@@ -5,7 +5,7 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { interopTest } from "../../support/tools.ts";
+import { interopTest } from "../support/tools.ts";
 import { compareTwins, type Twins } from "./differential.ts";
 import { randomOperations } from "./operations.ts";
 import { TWINS } from "./rows.ts";

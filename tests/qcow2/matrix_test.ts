@@ -5,7 +5,7 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { interopTest, withTempDir } from "../../support/tools.ts";
+import { interopTest, withTempDir } from "../support/tools.ts";
 import { allRows, FEW_ROWS, readTheirs, rowText, writeOurs } from "./matrix.ts";
 
 Deno.test("the rows for every day are some of all", () => {

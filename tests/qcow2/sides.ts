@@ -5,19 +5,19 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { defaultRegistry } from "../../../backends/mod.ts";
-import type { OpenContext } from "../../../lib/block/context.ts";
-import { Device } from "../../../lib/block/device.ts";
-import type { ImageContext, JsonValue } from "../../../lib/block/image.ts";
-import { parseOptions } from "../../../lib/block/options.ts";
-import type { AnyBackendType, PreparedImage } from "../../../lib/block/registry.ts";
-import { FLAG_MAY_TRIM, makeRequest } from "../../../lib/block/request.ts";
-import { encodeSpecText, parseSpec, withDefaultOption } from "../../../lib/block/spec.ts";
-import type { Opened } from "../../../lib/block/types.ts";
-import { systemFiles } from "../../../lib/sys/file.ts";
-import { testClock } from "../../../lib/testing/mod.ts";
-import { MemoryLog, testContext } from "../../support/context.ts";
-import { qemuImg, qemuIo } from "../../support/qemu_image.ts";
+import { defaultRegistry } from "../../backends/mod.ts";
+import type { OpenContext } from "../../lib/block/context.ts";
+import { Device } from "../../lib/block/device.ts";
+import type { ImageContext, JsonValue } from "../../lib/block/image.ts";
+import { parseOptions } from "../../lib/block/options.ts";
+import type { AnyBackendType, PreparedImage } from "../../lib/block/registry.ts";
+import { FLAG_MAY_TRIM, makeRequest } from "../../lib/block/request.ts";
+import { encodeSpecText, parseSpec, withDefaultOption } from "../../lib/block/spec.ts";
+import type { Opened } from "../../lib/block/types.ts";
+import { systemFiles } from "../../lib/sys/file.ts";
+import { testClock } from "../../lib/testing/mod.ts";
+import { MemoryLog, testContext } from "../support/context.ts";
+import { qemuImg, qemuIo } from "../support/qemu_image.ts";
 import { type Operation, operationText } from "./operations.ts";
 
 /** One of the two. */

@@ -6,20 +6,22 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import type { JsonValue } from "../../../lib/block/image.ts";
-import { describeOptions } from "../../../lib/block/options.ts";
-import { makeRequest } from "../../../lib/block/request.ts";
-import { type SeededRandom, seededRandom } from "../../../lib/testing/random.ts";
+import type { JsonValue } from "../../lib/block/image.ts";
+import type { Device } from "../../lib/block/device.ts";
+import { describeOptions } from "../../lib/block/options.ts";
+import { makeRequest } from "../../lib/block/request.ts";
+import { type SeededRandom, seededRandom } from "../../lib/testing/random.ts";
 import {
   assertSame,
   assertSound,
   joinRuns,
+  type MapRun,
   qemuContent,
   qemuCreate,
   qemuImg,
   qemuIo,
   qemuMap,
-} from "../../support/qemu_image.ts";
+} from "../support/qemu_image.ts";
 import { DiskModel, type DiskShape, operationText, randomOperations } from "./operations.ts";
 import {
   applyTo,
@@ -211,10 +213,13 @@ function filesOf(folder: string, row: Row, backing: string | null): Record<strin
 /** Commands of qemu-io that leave clusters of all kinds, some of them compressed. */
 function qemuCommands(row: Row, random: SeededRandom): string[] {
   const shape = shapeOf(row);
-  const compressed = Array.from({ length: row.compression === "none" ? 0 : 6 }, () => {
-    const offset = random.below(Math.floor(shape.size / row.cluster)) * row.cluster;
-    return `write -c -P ${1 + random.below(255)} ${offset} ${row.cluster}`;
-  });
+  // A cluster that has data already is not compressed.
+  const clusters = Math.floor(shape.size / row.cluster);
+  const count = row.compression === "none" ? 0 : 6;
+  const chosen = new Set(Array.from({ length: count }, () => random.below(clusters)));
+  const compressed = [...chosen].map((cluster) =>
+    `write -c -P ${1 + random.below(255)} ${cluster * row.cluster} ${row.cluster}`
+  );
   const others = randomOperations(random.uint32(), shape, 40)
     .filter(({ kind }) => kind !== "reopen").map(operationText);
   return [...compressed, ...others];
@@ -235,10 +240,32 @@ export async function readTheirs(folder: string, row: Row, seed: number): Promis
     await using image = await openImage(path, "qcow2", { readOnly: true });
     assert.deepEqual(image.device.geometry.size, expected.length);
     assertBytes(await readAll(image.device), expected, "what we read of it");
+    assert.deepEqual(await zeroRuns(image.device), zeroesOf(await qemuMap(path)), "our extents");
   }
   const { disk, tools } = imageAt(path, "qcow2");
-  const ours = joinRuns(await Array.fromAsync(tools.map?.(disk, imageContext()) ?? []));
+  if (tools.map === undefined) return;
+  const ours = joinRuns(await Array.fromAsync(tools.map(disk, imageContext())));
   assert.deepEqual(ours, await qemuMap(path), "our map");
+}
+
+/** What of a map extents tell as well: where zeroes begin and end. */
+function zeroesOf(runs: readonly MapRun[]): MapRun[] {
+  return joinRuns(runs.map((run) => ({ ...run, depth: 0, data: !run.zero })));
+}
+
+/** The extents of a disk, in the same form. */
+async function zeroRuns(device: Device): Promise<MapRun[]> {
+  const runs: MapRun[] = [];
+  const { size } = device.geometry;
+  for (let at = 0; at < size;) {
+    const request = makeRequest("extents", at, size - at);
+    await device.submit(request);
+    for (const { length, zero } of request.extents ?? []) {
+      runs.push({ start: at, length, depth: 0, zero, data: !zero });
+      at += length;
+    }
+  }
+  return joinRuns(runs);
 }
 
 function assertBytes(found: Uint8Array, expected: Uint8Array, what: string): void {

@@ -15,8 +15,8 @@ import {
   qemuCheck,
   qemuCreate,
   qemuMap,
-} from "../../support/qemu_image.ts";
-import { withTempDir } from "../../support/tools.ts";
+} from "../support/qemu_image.ts";
+import { withTempDir } from "../support/tools.ts";
 import { DiskModel, type DiskShape, type Operation, operationText } from "./operations.ts";
 import {
   type Format,

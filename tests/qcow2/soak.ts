@@ -7,8 +7,8 @@
  * @module
  */
 import { parseArgs } from "node:util";
-import { print, taskArguments } from "../../../tools/process.ts";
-import { withTempDir } from "../../support/tools.ts";
+import { print, taskArguments } from "../../tools/process.ts";
+import { withTempDir } from "../support/tools.ts";
 import { enumerateCrashes } from "./crash.ts";
 import { compareTwins } from "./differential.ts";
 import { attack, makeVictims } from "./hostile.ts";

@@ -7,11 +7,11 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { hasErrno } from "../../../lib/block/errors.ts";
-import { FLAG_MAY_TRIM, makeRequest, type Request } from "../../../lib/block/request.ts";
-import { type SeededRandom, seededRandom } from "../../../lib/testing/random.ts";
-import { qemuCreate, qemuImg, qemuIo } from "../../support/qemu_image.ts";
-import { withTempDir } from "../../support/tools.ts";
+import { hasErrno } from "../../lib/block/errors.ts";
+import { FLAG_MAY_TRIM, makeRequest, type Request } from "../../lib/block/request.ts";
+import { type SeededRandom, seededRandom } from "../../lib/testing/random.ts";
+import { qemuCreate, qemuImg, qemuIo } from "../support/qemu_image.ts";
+import { withTempDir } from "../support/tools.ts";
 import { GuardedFiles } from "./guarded_file.ts";
 import { openImage } from "./sides.ts";
 
