@@ -227,19 +227,23 @@ export async function enumerateCrashes(
     const seen = new Set<string>();
     const states = crashStates(files.start, events, run.bounds);
     const lazy = run.options["lazy_refcounts"] === "on";
+    let failure: Error | null = null;
     const look = async (): Promise<void> => {
       for (const state of states) {
+        if (failure !== null) return;
         const digest = digestOf(state);
         if (seen.has(digest)) continue;
         seen.add(digest);
         report.states += 1;
         const readByQemu = report.states % QEMU_READS_EVERY === 0;
         const found = await inspect(folder, state, history, lazy, readByQemu);
-        if (typeof found === "string") throw new Error(failureText(run, operations, state, found));
-        if (found === 3) report.leaks += 1;
+        if (typeof found === "string") {
+          failure ??= new Error(failureText(run, operations, state, found));
+        } else if (found === 3) report.leaks += 1;
       }
     };
     await Promise.all(Array.from({ length: PARALLEL }, look));
+    if (failure !== null) throw failure;
     return report;
   });
 }

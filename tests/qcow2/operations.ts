@@ -35,6 +35,8 @@ export interface DiskShape {
   readonly snapshots: boolean;
   /** The size can change. */
   readonly resize: boolean;
+  /** Zeroes are written with leave to unmap only: without it we reserve storage and QEMU does not. */
+  readonly unmapsOnly?: boolean;
   /** Whole units of so many bytes that are discarded read as zeroes; 0 if discarding does nothing. */
   readonly discardUnit: number;
 }
@@ -150,7 +152,8 @@ function randomIo(random: SeededRandom, model: DiskModel, shape: DiskShape): Ope
   const [offset, length] = randomRange(random, model.content.length, shape.cluster);
   const turn = random.below(10);
   if (turn < 6) return { kind: "write", offset, length, byte: 1 + random.below(255) };
-  if (turn < 8) return { kind: "zero", offset, length, unmap: random.oneIn(2) };
+  const unmap = shape.unmapsOnly === true || random.oneIn(2);
+  if (turn < 8) return { kind: "zero", offset, length, unmap };
   return { kind: "discard", offset, length };
 }
 

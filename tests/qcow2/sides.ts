@@ -130,13 +130,16 @@ export async function applyTo({ device, opened }: OurImage, operation: Operation
       await device.submit(makeRequest("flush"));
       break;
     case "snapshot":
-      await management.createSnapshot?.(operation.name);
+      assert.ok(management.createSnapshot !== undefined);
+      await management.createSnapshot(operation.name);
       break;
     case "apply":
-      await management.applySnapshot?.(operation.name);
+      assert.ok(management.applySnapshot !== undefined);
+      await management.applySnapshot(operation.name);
       break;
     case "delete":
-      await management.deleteSnapshot?.(operation.name);
+      assert.ok(management.deleteSnapshot !== undefined);
+      await management.deleteSnapshot(operation.name);
       break;
     default:
       assert.fail(`${operation.kind} is not for a disk that is open`);

@@ -68,10 +68,14 @@ function numberOf(record: Readonly<Record<string, unknown>>, name: string): numb
   return value;
 }
 
-/** Neighbours of the same state joined: where they lie does not count. */
+/**
+ * Neighbours of the same state joined: where they lie does not count. Data is not zero, though the
+ * file that it lies in may have a hole there, of which qemu-img tells now and then.
+ */
 export function joinRuns(runs: Iterable<MapRun>): MapRun[] {
   const joined: MapRun[] = [];
-  for (const { start, length, depth, zero, data } of runs) {
+  for (const { start, length, depth, zero: readsAsZero, data } of runs) {
+    const zero = readsAsZero && !data;
     const last = joined.at(-1);
     if (last?.depth === depth && last.zero === zero && last.data === data) {
       joined[joined.length - 1] = { ...last, length: last.length + length };
