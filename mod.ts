@@ -57,9 +57,11 @@ export {
 } from "./lib/daemon/context.ts";
 export * from "./lib/daemon/config.ts";
 export * from "./lib/daemon/endpoint.ts";
+export type { ControlConfig, Hooks } from "./lib/daemon/control_config.ts";
 export * from "./lib/daemon/control_place.ts";
 export {
   type Daemon,
+  type DaemonControl,
   type DaemonEndpoint,
   type DaemonOptions,
   startDaemon,

@@ -6,10 +6,13 @@
 import { formatSize } from "../lib/block/size.ts";
 import { parseNamedSpec, parseSpec } from "../lib/block/spec.ts";
 import { UsageError } from "../lib/block/usage_error.ts";
+import type { ControlConfig } from "../lib/daemon/control_config.ts";
+import { controlPlace, makeControlFolder } from "../lib/daemon/control_place.ts";
 import {
   type ConfigParts,
   type DaemonConfig,
   finishConfig,
+  parseFilter,
   readConfig,
   type TargetConfig,
   type TlsConfig,
@@ -33,6 +36,10 @@ const DEFAULT_NAME = "default";
 
 interface ServeOptions {
   readonly nbd?: readonly string[] | undefined;
+  readonly control?: readonly string[] | undefined;
+  readonly xenbus?: readonly string[] | undefined;
+  readonly state?: string | undefined;
+  readonly filter?: readonly string[] | undefined;
   readonly dmUser?: readonly string[] | undefined;
   readonly channels?: number | undefined;
   readonly dmUserDir?: string | undefined;
@@ -90,14 +97,20 @@ function merge(
   options: ServeOptions,
   kinds: readonly string[],
 ): ConfigParts {
-  const named = [...file.targets ?? [], ...targetsOf(specs, kinds)];
+  const filters = (options.filter ?? []).map((text) => parseFilter(text));
+  const told = targetsOf(specs, kinds).map((target) => ({ ...target, filters }));
+  const named = [...file.targets ?? [], ...told];
   const fallback: TargetConfig = {
     name: DEFAULT_NAME,
     spec: parseSpec(DEFAULT_SPEC),
+    filters,
     description: "",
     readOnly: false,
   };
-  const targets = named.length > 0 ? named : [fallback];
+  const steered = [options.control, options.xenbus, options.state].some((each) =>
+    each !== undefined
+  );
+  const targets = named.length > 0 || steered ? named : [fallback];
   const endpoints = (options.nbd ?? []).map((text) => parseEndpoint(text));
   return {
     ...file,
@@ -109,7 +122,45 @@ function merge(
     ...dmUsersOf(file, options),
     tls: tlsOf(options, file.tls ?? null),
     ...(options.default === undefined ? {} : { defaultTarget: options.default }),
+    ...(options.state === undefined ? {} : { stateDir: options.state }),
   };
+}
+
+/** What comes of the wish to be steered. */
+interface Steering {
+  readonly control: ControlConfig | null;
+  /** Why there is none although nobody said so. */
+  readonly problem: string | null;
+}
+
+/** The control sockets that were named, or else the default one. */
+function steeringOf(io: CliIo, options: ServeOptions, file: ConfigParts): Steering {
+  const { users = new Map(), sockets: fromFile = [], xenbus: filesFromFile = [] } = file.control ??
+    {};
+  const env = (name: string): string | undefined => io.env(name);
+  const xenbus = [...filesFromFile, ...options.xenbus ?? []];
+  const steering = (
+    sockets: ControlConfig["sockets"],
+    ifFree = false,
+    problem: string | null = null,
+  ): Steering => {
+    const any = sockets.length + xenbus.length > 0;
+    return { control: any ? { sockets, xenbus, users, ifFree } : null, problem };
+  };
+  if (options.control !== undefined) {
+    const places = options.control.map((text) => controlPlace(text, { env }));
+    return steering(places.flatMap((place) => place === null ? [] : [place.endpoint]));
+  }
+  if (fromFile.length > 0) return steering(fromFile);
+  const place = controlPlace(undefined, { env });
+  if (place === null) return steering([]);
+  try {
+    makeControlFolder(place);
+    return steering([place.endpoint], !place.named);
+  } catch (error) {
+    // Nobody has asked for this one, so disks are served without.
+    return steering([], false, error instanceof Error ? error.message : String(error));
+  }
 }
 
 /** The ready line of `--json`. */
@@ -124,6 +175,7 @@ function readyFacts(daemon: Daemon): Record<string, unknown> {
     })),
     ...(daemon.dmUser.length === 0 ? {} : { dmUser: daemon.dmUser }),
     default: daemon.defaultTarget,
+    control: daemon.control.endpoints.length === 0 ? null : daemon.control.endpoints,
     targets: [...daemon.targets].map(([name, { config, device }]) => ({
       name,
       spec: config.spec.text,
@@ -155,14 +207,23 @@ function commandsToTry(uri: string, tls: boolean): string[] {
   ];
 }
 
-function printReady(io: CliIo, daemon: Daemon, config: DaemonConfig): void {
+function printReady(
+  io: CliIo,
+  daemon: Daemon,
+  config: DaemonConfig,
+  noControl: string | null,
+): void {
   const rows = [...daemon.targets].map(([name, { config: { spec }, device }]) => {
     const { size, readOnly } = device.geometry;
     return [name, `${spec.text}, ${formatSize(size)}${readOnly ? ", read-only" : ""}`] as const;
   });
   io.out(`${plural(rows.length, "target")}\n${twoColumns(rows)}`);
+  const { endpoints, problem } = daemon.control;
+  const without = problem ?? noControl;
+  const control = endpoints.length > 0 ? endpoints.join(" ") : without && `none, ${without}`;
+  if (control) io.out(`control: ${control}\n`);
   const [first] = daemon.endpoints;
-  if (first !== undefined) {
+  if (first !== undefined && rows.length > 0) {
     const lines = commandsToTry(first.uri(firstTarget(daemon)), config.tls !== null);
     io.out(`\nTry\n${lines.map((line) => `  ${line}\n`).join("")}\n`);
   }
@@ -204,7 +265,11 @@ async function serve(io: CliIo, specs: readonly string[], options: ServeOptions)
   const { kinds } = registry;
   const file = options.config === undefined ? {} : await readConfig(options.config, kinds);
   const parts = merge(file, specs, options, kinds);
-  for (const { spec } of parts.targets ?? []) registry.prepare(spec);
+  for (const { spec, filters = [] } of parts.targets ?? []) {
+    registry.prepare(spec);
+    for (const filter of filters) registry.prepareFilter(filter);
+  }
+  const { control, problem } = steeringOf(io, options, file);
   let place: SocketPlace | null = null;
   if ((parts.endpoints ?? []).length === 0 && (parts.dmUser ?? []).length === 0) {
     place = await defaultSocket((name) => io.env(name));
@@ -213,18 +278,19 @@ async function serve(io: CliIo, specs: readonly string[], options: ServeOptions)
   const failure = Promise.withResolvers<Error>();
   const stop = waitForStop(io, failure.promise);
   try {
-    const config = finishConfig({ ...parts, endpoints });
+    const config = finishConfig({ ...parts, endpoints, control });
     const log = cliLog(io);
     const daemon = await startDaemon(config, {
       registry,
       log,
+      version: VERSION,
       onFailure: failure.resolve,
       onDone: stop.nothingLeft,
     });
     let asked = false;
     try {
       if (options.json) printJson(io, readyFacts(daemon));
-      else printReady(io, daemon, config);
+      else printReady(io, daemon, config, problem);
       asked = await stop.done;
       const count = daemon.connectionCount;
       if (asked && count > 0) log.info(`stopping, ${plural(count, "connection")} to finish`);
@@ -260,6 +326,18 @@ export function serveCommand(io: CliIo): AnyCommand {
       wholeNumber(1, CHANNELS_MAX),
     )
     .option("--dm-user-dir <dir>", `folder of control devices, ${DM_USER_FOLDER} if not told`)
+    .option(
+      "--filter <spec>",
+      "a filter before all targets of this command line (repeatable)",
+      collect,
+    )
+    .option(
+      "--control <endpoint>",
+      "control socket unix:PATH, or none; DMU_CONTROL or a default place if not told (repeatable)",
+      collect,
+    )
+    .option("--xenbus <path>", "be steered through a xenbus file at PATH (repeatable)", collect)
+    .option("--state <dir>", "keep targets that are made at run time over a restart, in DIR")
     .option("--config <file>", "read targets and endpoints from a TOML file (- for stdin)")
     .option("--default <name>", "the target of clients that name none")
     .option("--read-only", "refuse what changes data, on all targets")
@@ -274,6 +352,10 @@ export function serveCommand(io: CliIo): AnyCommand {
         ["An image for one virtual machine", "dmu serve file:disk.img --nbd unix:disk.sock"],
         ["Two disks on a port", "dmu serve a=file:a.img b=memory:4G --nbd tcp:10809"],
         ["A dm-user device of this kernel", "dmu serve d=file:disk.img --dm-user d --channels 2"],
+        [
+          "No targets yet: they come and go at run time, and outlive the server",
+          "dmu serve --control unix:/run/dmu.sock --state /var/lib/dmu --nbd tcp:10809",
+        ],
         ["Everything from a file", "dmu serve --config /etc/dmu.toml"],
       ]),
     )

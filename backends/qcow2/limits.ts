@@ -50,3 +50,17 @@ export const BITMAP_GRANULARITY_BITS_MIN = 9;
 export const BITMAP_GRANULARITY_BITS_MAX = 31;
 /** Largest window of a zstd frame: 128 MiB, what every decoder of it takes by default. */
 export const ZSTD_WINDOW_BITS_MAX = 27;
+/** Most clusters of a file that a check takes (QEMU): 128 TiB with clusters of 64 KiB. */
+export const CHECK_CLUSTERS_MAX = 0x7fff_ffff;
+/** Memory for the references that a check counts, bytes: one a cluster, more where counts are high. */
+export const CHECK_MEMORY_BYTES_MAX: number = 1024 * MIB;
+/** Entries of L1 and bitmap tables, and clusters of tables, that a check looks at: bounds its time. */
+export const CHECK_ENTRIES_MAX = 2 ** 31;
+/** Tables that begin within a cluster, which is damage, that a check looks into. */
+export const CHECK_UNALIGNED_TABLES_MAX = 1024;
+/** Messages that a check keeps; the rest is counted. */
+export const CHECK_MESSAGES_MAX = 200;
+/** Refcount blocks that a check keeps in memory, bytes. */
+export const CHECK_CACHE_BYTES_MAX: number = 16 * MIB;
+/** By how much a repair may make a file longer, bytes (a hole), to have tables in it that were cut off. */
+export const REPAIR_GROWTH_BYTES_MAX: number = 16 * 1024 * MIB;

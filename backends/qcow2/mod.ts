@@ -5,6 +5,7 @@
  * @module
  */
 import type { OpenContext } from "../../lib/block/context.ts";
+import { BlockError } from "../../lib/block/errors.ts";
 import {
   checkShrink,
   type ImageContext,
@@ -23,6 +24,10 @@ import {
   textOption,
 } from "../../lib/block/options.ts";
 import type { BackendType, Opened } from "../../lib/block/types.ts";
+import { checkImage } from "./check/mod.ts";
+import { INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY } from "./format/header.ts";
+import { readHeader } from "./read_tables.ts";
+import { imageInfo } from "./info.ts";
 import { createImage, type CreateOptions, isQcow2 } from "./create.ts";
 import { closeImage, type LiveImage, makeBackend, makeLive } from "./live/image.ts";
 import { CACHE_BYTES_MIN, L2_CACHE_BYTES } from "./live/limits.ts";
@@ -77,7 +82,34 @@ function describe({ state }: LiveImage): Record<string, string | number | boolea
   };
 }
 
-function open(options: Qcow2Options, context: OpenContext): Opened {
+/**
+ * Refcounts that were put off when the image's last user ended, be it in a crash: they are counted anew.
+ * Throws EIO if that does not make the image good.
+ */
+async function repairIfDirty(path: string, context: OpenContext): Promise<void> {
+  const file = context.files.open(path, { readOnly: true, direct: false, lock: false });
+  let dirty: boolean;
+  try {
+    const { incompatible } = readHeader(file);
+    dirty = (incompatible & INCOMPATIBLE_DIRTY) !== 0n &&
+      (incompatible & INCOMPATIBLE_CORRUPT) === 0n;
+  } finally {
+    file.close();
+  }
+  if (!dirty) return;
+  context.log.warn(`${path} was not closed; its refcounts are counted anew`);
+  const { corruptions, checkErrors } = await checkImage(path, "all", {
+    ...context,
+    progress: () => {},
+  });
+  if ((corruptions ?? 0) === 0 && checkErrors === 0) return;
+  throw new BlockError("EIO", `Cannot open ${path} for writing: it is damaged, a check says how`);
+}
+
+async function open(options: Qcow2Options, context: OpenContext): Promise<Opened> {
+  if (!context.readOnly && options.snapshot === undefined) {
+    await repairIfDirty(options.path, context);
+  }
   const image = makeLive(openImage(imageOptions(options, context.readOnly), context));
   return {
     backend: makeBackend(image, context.mayBlock),
@@ -149,7 +181,8 @@ const tools: ImageTools<Qcow2Options, CreateOptions> = {
   }),
   detect: isQcow2,
   create: ({ path }, request, options, context) => createImage(path, request, options, context),
-  info: ({ path }, context) => Promise.reject(new Error(path + String(context))),
+  info: ({ path }, context) => Promise.try(imageInfo, path, context),
+  check: ({ path }, repair, context) => checkImage(path, repair, context),
   resize,
 };
 
@@ -167,5 +200,5 @@ export const qcow2: BackendType<Qcow2Options> = {
     lock: flagOption({ summary: "refuse a file that is in use", default: true }),
   }),
   image: tools,
-  open: (options, context) => Promise.try(open, options, context),
+  open,
 };

@@ -20,9 +20,24 @@ import type { HandshakeResult, TlsMode } from "../nbd/haggling.ts";
 import { ServerHandshake } from "../nbd/handshake_server.ts";
 import { closeEvent, openEvent } from "../sys/poll.ts";
 import { systemClock } from "./context.ts";
+import { liveTable } from "./export_table.ts";
 
 /** The name of the acceptor thread. */
 const THREAD_NAME = "dmu:acceptor";
+
+/** A listening socket, and what is reached through it. */
+export interface ScopedListener extends AcceptListener {
+  /** The one target that clients of it see, as their default; null for all targets. */
+  readonly scope: string | null;
+}
+
+/** What clients can reach, and where. */
+export interface Reachable {
+  /** Listening sockets, which the acceptor does not close; each with a label of its own. */
+  readonly listeners: readonly ScopedListener[];
+  /** What there is to serve. */
+  readonly exports: ExportTable;
+}
 
 /** A connection that comes from the acceptor. */
 export type NbdHandOver = HandOver<HandshakeResult>;
@@ -37,10 +52,8 @@ export interface Places {
 
 /** What an acceptor needs. */
 export interface AcceptorOptions {
-  /** Listening sockets, which the acceptor does not close. */
-  readonly listeners: readonly AcceptListener[];
-  /** What there is to serve. */
-  readonly exports: ExportTable;
+  /** What clients can reach at first. */
+  readonly reachable: Reachable;
   readonly tls: TlsMode;
   /** Limits that differ from those in lib/driver/limits.ts. */
   readonly limits: Partial<AcceptLimits>;
@@ -56,18 +69,18 @@ export interface AcceptorOptions {
 type ToAcceptor =
   | {
     readonly kind: "start";
-    readonly listeners: readonly AcceptListener[];
+    readonly reachable: Reachable;
     readonly wakeFd: number;
-    readonly exports: ExportTable;
     readonly tls: TlsMode;
     readonly limits: Partial<AcceptLimits>;
     readonly places: Places;
   }
-  | { readonly kind: "exports"; readonly exports: ExportTable }
+  | { readonly kind: "update"; readonly reachable: Reachable }
   | { readonly kind: "stop" };
 
 type FromAcceptor =
   | { readonly kind: "started" }
+  | { readonly kind: "updated" }
   | { readonly kind: "hand-over"; readonly handOver: NbdHandOver }
   | { readonly kind: "event"; readonly event: AcceptEvent }
   | { readonly kind: "stopped" };
@@ -77,7 +90,10 @@ export class Acceptor {
   readonly #worker: Worker;
   readonly #wakeFd: number;
   readonly #stopped = Promise.withResolvers<void>();
+  /** Those who wait for the thread to take over what they have posted, in that order. */
+  readonly #updates: (() => void)[] = [];
   #stopping = false;
+  #ended = false;
 
   /** Starts the thread; resolves once it accepts. */
   static start(options: AcceptorOptions): Promise<Acceptor> {
@@ -92,7 +108,8 @@ export class Acceptor {
     this.#worker.addEventListener("message", (event: MessageEvent) => {
       const message: FromAcceptor = event.data;
       if (message.kind === "started") started.resolve(this);
-      else if (message.kind === "stopped") this.#stopped.resolve();
+      else if (message.kind === "updated") this.#updates.shift()?.();
+      else if (message.kind === "stopped") this.#over();
       else if (message.kind === "event") options.onEvent(message.event);
       else options.onHandOver(message.handOver);
     });
@@ -100,17 +117,25 @@ export class Acceptor {
       // What ends the thread must not end the program: targets still have to be flushed.
       event.preventDefault();
       started.reject(new Error(`Cannot start the acceptor: ${event.message}`));
-      this.#stopped.resolve();
+      this.#over();
       if (!this.#stopping) options.onFailure(event.message);
     });
-    const { listeners, exports, tls, limits, places } = options;
+    const { reachable, tls, limits, places } = options;
     const wakeFd = this.#wakeFd;
-    this.#post({ kind: "start", listeners, wakeFd, exports, tls, limits, places }, false);
+    this.#post({ kind: "start", reachable, wakeFd, tls, limits, places }, false);
   }
 
-  /** Handshakes see this table from now on. */
-  update(exports: ExportTable): void {
-    this.#post({ kind: "exports", exports }, true);
+  /**
+   * Changes what clients can reach. Resolves when the thread has taken it over: handshakes see the new
+   * table, nobody is accepted on a listener that is gone, and whoever came in before has been handed
+   * over. Also resolves when the thread has ended, and then nobody is accepted at all.
+   */
+  update(reachable: Reachable): Promise<void> {
+    if (this.#ended) return Promise.resolve();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#updates.push(resolve);
+    this.#post({ kind: "update", reachable }, true);
+    return promise;
   }
 
   /** Stops accepting and ends all handshakes. Connections that were handed over before have arrived. */
@@ -120,6 +145,13 @@ export class Acceptor {
     await this.#stopped.promise;
     this.#worker.terminate();
     closeEvent(this.#wakeFd);
+  }
+
+  /** The thread serves nobody any more. */
+  #over(): void {
+    this.#ended = true;
+    for (const resolve of this.#updates.splice(0)) resolve();
+    this.#stopped.resolve();
   }
 
   #post(message: ToAcceptor, wake: boolean): void {
@@ -132,7 +164,11 @@ export class Acceptor {
 class AcceptorThread {
   readonly #scope: WorkerScope;
   readonly #counter = new WakeCounter();
-  #exports: ExportTable = { exports: new Map(), defaultExport: null, stopping: false };
+  #reachable: Reachable = {
+    listeners: [],
+    exports: { exports: new Map(), defaultExport: null, stopping: false },
+  };
+  #loop: AcceptLoop<HandshakeResult> | null = null;
   #stopping = false;
 
   constructor(scope: WorkerScope) {
@@ -142,47 +178,46 @@ class AcceptorThread {
 
   #hear(message: ToAcceptor): void {
     if (message.kind === "start") {
-      this.#exports = message.exports;
+      this.#reachable = message.reachable;
       // An error must reach the other thread as one of this thread, not as a rejection nobody hears.
       this.#run(message).catch((error: unknown) => reportError(error));
       return;
     }
-    if (message.kind === "exports") this.#exports = message.exports;
-    else this.#stopping = true;
+    if (message.kind === "update") {
+      this.#reachable = message.reachable;
+      this.#loop?.setListeners(message.reachable.listeners);
+      this.#tell({ kind: "updated" });
+    } else this.#stopping = true;
     this.#counter.heard();
   }
 
   async #run(start: ToAcceptor & { kind: "start" }): Promise<void> {
-    const { listeners, wakeFd, tls, limits, places } = start;
-    const current = (): ExportTable => this.#exports;
-    const exports: ExportTable = {
-      get exports() {
-        return current().exports;
-      },
-      get defaultExport() {
-        return current().defaultExport;
-      },
-      get stopping() {
-        return current().stopping;
-      },
-      // Read for the option that ends a handshake, so nobody else can come in between.
-      get full() {
+    const { wakeFd, tls, limits, places } = start;
+    const settings = {
+      current: (): ExportTable => this.#reachable.exports,
+      full: (): string | null => {
         const full = Atomics.load(places.taken, 0) >= places.max;
         return full ? `there are ${places.max} connections already` : null;
       },
     };
+    const createHandshake = (_: unknown, label: string): ServerHandshake => {
+      const listener = this.#reachable.listeners.find((each) => each.label === label);
+      const exports = liveTable({ ...settings, scope: listener?.scope ?? null });
+      return new ServerHandshake({ exports, tls, secured: false });
+    };
     const loop = new AcceptLoop<HandshakeResult>({
-      listeners,
+      listeners: this.#reachable.listeners,
       wakeFd,
       clock: systemClock,
       limits,
-      createHandshake: () => new ServerHandshake({ exports, tls, secured: false }),
+      createHandshake,
       onHandOver: (handOver) => {
         Atomics.add(places.taken, 0, 1);
         this.#tell({ kind: "hand-over", handOver });
       },
       onEvent: (event) => this.#tell({ kind: "event", event }),
     });
+    this.#loop = loop;
     this.#tell({ kind: "started" });
     while (!this.#stopping) await this.#counter.caughtUp(loop.run());
     loop.close("the server is shutting down");

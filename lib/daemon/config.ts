@@ -27,6 +27,13 @@ import {
   targetNameProblem,
 } from "../block/spec.ts";
 import { UsageError } from "../block/usage_error.ts";
+import {
+  checkControl,
+  type ControlConfig,
+  type Hooks,
+  parseHooks,
+  parseUsers,
+} from "./control_config.ts";
 import { checkDmUsers, DM_USER_FOLDER, type DmUserConfig, parseDmUser } from "./dm_user_config.ts";
 import { type Endpoint, formatEndpoint, parseEndpoint } from "./endpoint.ts";
 import {
@@ -35,6 +42,7 @@ import {
   CONNECTIONS_DEFAULT,
   CONNECTIONS_MAX,
   ENDPOINTS_MAX,
+  FILTERS_MAX,
 } from "./limits.ts";
 import { TomlPlaces } from "./toml_places.ts";
 
@@ -44,6 +52,8 @@ export interface TargetConfig {
   readonly name: string;
   /** What to open. */
   readonly spec: Spec;
+  /** Filters in front of it, the outermost last; none if left out. */
+  readonly filters?: readonly Spec[];
   /** For a human; "" for none. */
   readonly description: string;
   /** Open it read-only and refuse what changes data. */
@@ -60,9 +70,9 @@ export interface TlsConfig {
 
 /** What a daemon serves and where. Plain data. */
 export interface DaemonConfig {
-  /** 1 to TARGETS_MAX targets with different names. */
+  /** Up to TARGETS_MAX targets with different names; at least one, unless others can come at run time. */
   readonly targets: readonly TargetConfig[];
-  /** Where to listen; at least one, unless there are dm-user targets. */
+  /** Where to listen; at least one, unless there are dm-user targets or a control plane. */
   readonly endpoints: readonly Endpoint[];
   /** Which dm-user targets to serve. */
   readonly dmUser: readonly DmUserConfig[];
@@ -74,6 +84,12 @@ export interface DaemonConfig {
   readonly defaultTarget: string | null;
   /** Connections at once, over all endpoints. */
   readonly connectionsMax: number;
+  /** How it is steered, or null if it is not. */
+  readonly control: ControlConfig | null;
+  /** The folder of targets that outlive the daemon, or null. */
+  readonly stateDir: string | null;
+  /** What onexit actions can run. */
+  readonly hooks: Hooks;
 }
 
 /** Parts of a configuration, before they are put together and checked as a whole. */
@@ -85,6 +101,9 @@ interface FileTop {
   readonly "dm-user-dir": string | undefined;
   readonly tls: Readonly<Record<string, unknown>> | undefined;
   readonly limits: Readonly<Record<string, unknown>> | undefined;
+  readonly control: Readonly<Record<string, unknown>> | undefined;
+  readonly state: string | undefined;
+  readonly hook: Readonly<Record<string, unknown>> | undefined;
   readonly target: readonly Readonly<Record<string, unknown>>[];
 }
 
@@ -93,6 +112,7 @@ interface FileTarget {
   readonly spec: string | undefined;
   readonly kind: string | undefined;
   readonly options: Readonly<Record<string, unknown>> | undefined;
+  readonly filters: readonly string[];
   readonly description: string | undefined;
   readonly "read-only": boolean;
   readonly "dm-user": string | undefined;
@@ -117,6 +137,9 @@ const topSchema: OptionSchema<FileTop> = optionSchema<FileTop>({
   "dm-user-dir": omittable(pathOption({ summary: "folder of control devices" })),
   tls: tableOption("TLS of all endpoints"),
   limits: tableOption("limits of the daemon"),
+  control: tableOption("how the daemon is steered"),
+  state: omittable(pathOption({ summary: "folder of targets that outlive the daemon" })),
+  hook: tableOption("commands that onexit actions run"),
   target: listOption(
     v.record(v.string(), v.unknown(), "must be written as [[target]]"),
     "must be written as [[target]]",
@@ -128,6 +151,7 @@ const targetSchema: OptionSchema<FileTarget> = optionSchema<FileTarget>({
   spec: omittable(textOption({ summary: "KIND:ARGUMENT?option=value" })),
   kind: omittable(textOption({ summary: "kind of the backend, if there is no spec" })),
   options: tableOption("options of the backend, if there is no spec"),
+  filters: listOption(v.string("must be a list of filters, each as text"), "must be a list"),
   description: omittable(textOption({ summary: "for a human" })),
   "read-only": flagOption({ summary: "refuse what changes data", default: false }),
   "dm-user": omittable(textOption({ summary: "name of the dm-user target that it serves" })),
@@ -154,6 +178,18 @@ const limitsSchema: OptionSchema<FileLimits> = optionSchema<FileLimits>({
     min: 1,
     max: CONNECTIONS_MAX,
   }),
+});
+
+interface FileControl {
+  readonly listen: readonly string[];
+  readonly xenbus: readonly string[];
+  readonly users: Readonly<Record<string, unknown>> | undefined;
+}
+
+const controlSchema: OptionSchema<FileControl> = optionSchema<FileControl>({
+  listen: listOption(v.string("must be a list of endpoints, each as text"), "must be a list"),
+  xenbus: listOption(v.string("must be a list of paths"), "must be a list"),
+  users: tableOption("domains by user id"),
 });
 
 /** What reading a configuration file may know, for better errors. */
@@ -198,7 +234,7 @@ function readTable<O>(
 export function parseConfig(text: string, context: ConfigContext): ConfigParts {
   const reader: Reader = { context, places: new TomlPlaces(context.path, text) };
   const top = readTable(reader, topSchema, parseToml(reader, text), "", "the configuration");
-  const { tls, limits } = top;
+  const { tls, limits, control, hook = {}, state } = top;
   const folder = top["dm-user-dir"];
   return {
     ...readTargets(reader, top.target),
@@ -211,7 +247,34 @@ export function parseConfig(text: string, context: ConfigContext): ConfigParts {
     ...(limits === undefined ? {} : {
       connectionsMax: readTable(reader, limitsSchema, limits, "limits", "[limits]").connections,
     }),
+    ...(control === undefined ? {} : { control: readControl(reader, control) }),
+    ...(state === undefined ? {} : { stateDir: state }),
+    hooks: parseHooks(hook, (key, part) => reader.places.find(`hook.${key}`, part)),
   };
+}
+
+function readControl(
+  reader: Reader,
+  table: Readonly<Record<string, unknown>>,
+): ControlConfig {
+  const { listen, xenbus, users = {} } = readTable(
+    reader,
+    controlSchema,
+    table,
+    "control",
+    "[control]",
+  );
+  const sockets = listen.map((text) => {
+    const place = reader.places.findItem("control.listen", text);
+    const endpoint = parseEndpoint(text, place.origin);
+    if (endpoint.kind === "unix") return endpoint;
+    throw new UsageError(`Cannot be steered on "${text}": write unix:PATH`, place);
+  });
+  const domains = parseUsers(
+    users,
+    (key, part) => reader.places.find(`control.users.${key}`, part),
+  );
+  return { sockets, xenbus, users: domains, ifFree: false };
 }
 
 function parseToml(reader: Reader, text: string): Record<string, unknown> {
@@ -253,8 +316,9 @@ function readTargets(
     }
     names.add(name);
     const spec = readSpec(reader, found, path);
+    const filters = readFilters(reader, found, path);
     dmUser.push(...readDmUser(reader, found, path));
-    return { name, spec, description, readOnly: found["read-only"] };
+    return { name, spec, filters, description, readOnly: found["read-only"] };
   });
   return { targets, dmUser };
 }
@@ -268,6 +332,22 @@ function readDmUser(reader: Reader, target: FileTarget, path: string): DmUserCon
   if (channels === undefined) return [];
   const place = reader.places.find(`${path}.channels`, "name");
   throw new UsageError("Cannot read [[target]]: it has channels, but no dm-user", place);
+}
+
+function readFilters(reader: Reader, { filters }: FileTarget, path: string): Spec[] {
+  return filters.map((text) => {
+    const { origin } = reader.places.findItem(`${path}.filters`, text);
+    return parseFilter(text, origin);
+  });
+}
+
+/**
+ * Parses a filter with its options: `NAME`, or `NAME:?option=value`. `origin` says where the text is from,
+ * if from a file. Throws UsageError.
+ */
+export function parseFilter(text: string, origin?: string): Spec {
+  const whole = /^[a-z][a-z0-9-]*$/.test(text) ? `${text}:` : text;
+  return parseSpec(whole, origin === undefined ? {} : { origin });
 }
 
 function readSpec(reader: Reader, target: FileTarget, path: string): Spec {
@@ -377,8 +457,9 @@ function chooseDefault(parts: ConfigParts, targets: readonly TargetConfig[]): st
  * UsageError.
  */
 export function finishConfig(parts: ConfigParts): DaemonConfig {
-  const { targets = [], endpoints = [], tls = null } = parts;
-  if (targets.length === 0) throw new UsageError("Cannot serve: there is no target");
+  const { targets = [], endpoints = [], tls = null, control = null, stateDir = null } = parts;
+  const steered = control !== null || stateDir !== null;
+  if (targets.length === 0 && !steered) throw new UsageError("Cannot serve: there is no target");
   if (targets.length > TARGETS_MAX) {
     throw new UsageError(`Cannot serve: there are more than ${TARGETS_MAX} targets`);
   }
@@ -390,7 +471,7 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
     names.add(name);
   }
   const defaultTarget = chooseDefault(parts, targets);
-  if (defaultTarget !== null && !names.has(defaultTarget)) {
+  if (defaultTarget !== null && !names.has(defaultTarget) && !steered) {
     throw new UsageError(
       `Cannot make "${defaultTarget}" the default: there is no such target; ` +
         `there are ${[...names].join(", ")}`,
@@ -398,12 +479,28 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
   }
   const { dmUser = [], dmUserFolder = DM_USER_FOLDER } = parts;
   checkDmUsers(dmUser, names);
-  if (endpoints.length === 0 && dmUser.length === 0) {
+  if (endpoints.length === 0 && dmUser.length === 0 && !steered) {
     throw new UsageError("Cannot serve: there is no endpoint; add --nbd unix:PATH");
   }
   checkEndpoints(endpoints);
-  const { connectionsMax = CONNECTIONS_DEFAULT } = parts;
-  return { targets, endpoints, dmUser, dmUserFolder, tls, defaultTarget, connectionsMax };
+  if (control !== null) checkControl(control);
+  for (const { name, filters = [] } of targets) {
+    if (filters.length <= FILTERS_MAX) continue;
+    throw new UsageError(`Cannot add target "${name}": it has more than ${FILTERS_MAX} filters`);
+  }
+  const { connectionsMax = CONNECTIONS_DEFAULT, hooks = new Map() } = parts;
+  return {
+    targets,
+    endpoints,
+    dmUser,
+    dmUserFolder,
+    tls,
+    defaultTarget,
+    connectionsMax,
+    control,
+    stateDir,
+    hooks,
+  };
 }
 
 function checkEndpoints(endpoints: readonly Endpoint[]): void {

@@ -32,8 +32,8 @@ export interface WayIn {
 export interface ConnectionsOptions {
   /** Opens what serves an export; throws ENOENT if it is gone. */
   open(state: HandshakeState, way: WayIn): Service;
-  /** For handshakes that go on under TLS. */
-  readonly exports: ExportTable;
+  /** What handshakes that go on under TLS see, by the label of the listener that they came through. */
+  readonly exportsAt: (listener: string) => ExportTable;
   /** Certificates; null if there is no TLS. */
   readonly tls: TlsServerOptions | null;
   /** Connections at once. */
@@ -134,8 +134,8 @@ export class Connections {
   }
 
   async #serve(handOver: NbdHandOver, connection: Connection): Promise<void> {
-    const { fd, result, peer } = handOver;
-    const { log, open, pool, limits: { sendStall_ms } } = this.#options;
+    const { fd, result, peer, listener } = handOver;
+    const { log, open, exportsAt, pool, limits: { sendStall_ms } } = this.#options;
     const { signal } = connection.abort;
     const settings: SocketPairOptions = {
       scarce: () => pool.scarce,
@@ -166,18 +166,25 @@ export class Connections {
     }
     const pair = await startTlsServer(adoptDescriptor(fd), { ...tls, signal, pair: settings });
     log.debug(`${peerText(peer)} is under ${pair.protocol} as ${pair.peerSubject ?? "nobody"}`);
-    await this.#haggle(pair, result.clientFlags, peer, connection, started);
+    const exports = exportsAt(listener);
+    await this.#haggle(
+      pair,
+      { exports, clientFlags: result.clientFlags },
+      peer,
+      connection,
+      started,
+    );
   }
 
   /** The rest of a handshake, under TLS, and what follows it. */
   async #haggle(
     pair: BytePair,
-    clientFlags: number,
+    terms: { readonly exports: ExportTable; readonly clientFlags: number },
     peer: Peer,
     connection: Connection,
     started: (session: NbdServerSession) => void,
   ): Promise<void> {
-    const { log, open, exports, limits: { handshake_ms = HANDSHAKE_MS_MAX } } = this.#options;
+    const { log, open, limits: { handshake_ms = HANDSHAKE_MS_MAX } } = this.#options;
     const { abort } = connection;
     const timer = setTimeout(() => {
       const reason = `the handshake took more than ${handshake_ms} ms`;
@@ -185,10 +192,10 @@ export class Connections {
     }, handshake_ms);
     try {
       const end = await serveConnection(pair, {
-        exports,
+        exports: terms.exports,
         open: (state) => open(state, wayInOf(peer, connection)),
         tls: "required",
-        secured: { clientFlags },
+        secured: { clientFlags: terms.clientFlags },
         signal: abort.signal,
         started: (session) => {
           clearTimeout(timer);

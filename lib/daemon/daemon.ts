@@ -5,24 +5,29 @@
  * @module
  */
 import type { Log } from "../block/context.ts";
-import { BlockError } from "../block/errors.ts";
+import { BlockError, toBlockError } from "../block/errors.ts";
 import { BufferPool } from "../block/pool.ts";
 import type { Registry } from "../block/registry.ts";
 import type { AcceptEvent } from "../driver/accept_loop.ts";
 import { checkServerCertificates, loadCertificates, type TlsServerOptions } from "../driver/tls.ts";
 import { OpenFileTable } from "../handle/table.ts";
-import type { ExportTable, HandshakeState } from "../nbd/export_info.ts";
+import type { HandshakeState } from "../nbd/export_info.ts";
 import type { Service } from "../nbd/server.ts";
 import type { NbdAddress } from "../nbd/uri.ts";
+import { startXenstoreService, type XenstoreService } from "../xenstore/service.ts";
 import { Acceptor } from "./acceptor.ts";
 import type { DaemonConfig, TlsConfig } from "./config.ts";
 import { type ClientLimits, Connections, peerText, type WayIn } from "./connections.ts";
 import { systemClock } from "./context.ts";
+import { ControlPlane, type ServiceListener } from "./control/plane.ts";
+import { StateStore } from "./control/state_store.ts";
 import { type ChannelAccess, type ChannelWay, DmUserDevice, type DmUserEnd } from "./dm_user.ts";
 import type { DmUserConfig } from "./dm_user_config.ts";
-import { nbdUriOf } from "./endpoint.ts";
+import { formatEndpoint, nbdUriOf } from "./endpoint.ts";
+import { liveTable } from "./export_table.ts";
 import { type Listener, openListeners } from "./listeners.ts";
-import { openTarget, type Target } from "./target.ts";
+import type { Target } from "./target.ts";
+import { Targets } from "./targets.ts";
 
 /** What a daemon is started with besides its configuration. */
 export interface DaemonOptions {
@@ -39,6 +44,16 @@ export interface DaemonOptions {
   readonly onDone?: () => void;
   /** Limits that differ from those in limits.ts of each part. */
   readonly limits?: ClientLimits;
+  /** What the control plane says the version is; "" if left out. */
+  readonly version?: string;
+}
+
+/** How a daemon can be steered. */
+export interface DaemonControl {
+  /** Its control sockets as they would be written; none if it cannot be steered. */
+  readonly endpoints: readonly string[];
+  /** Why it cannot be steered although that was wanted, if it was free; null else. */
+  readonly problem: string | null;
 }
 
 /** Where a daemon listens. */
@@ -65,6 +80,8 @@ export interface Daemon {
   readonly endpoints: readonly DaemonEndpoint[];
   /** The dm-user targets that it has opened. */
   readonly dmUser: readonly DaemonDmUser[];
+  /** How it can be steered. */
+  readonly control: DaemonControl;
   /** Every way into its targets: who uses what, to look at and to revoke. */
   readonly files: OpenFileTable;
   /** The target of clients that name none, or null. */
@@ -91,17 +108,20 @@ export async function startDaemon(config: DaemonConfig, options: DaemonOptions):
 }
 
 class RunningDaemon implements Daemon {
-  readonly targets = new Map<string, Target>();
   readonly files: OpenFileTable;
   readonly defaultTarget: string | null;
   endpoints: readonly DaemonEndpoint[] = [];
+  control: DaemonControl = { endpoints: [], problem: null };
 
   readonly #config: DaemonConfig;
   readonly #options: DaemonOptions;
   readonly #pool: BufferPool;
+  readonly #targets: Targets;
   #listeners: readonly Listener[] = [];
   #acceptor: Acceptor | null = null;
   #connections: Connections | null = null;
+  #state: StateStore | null = null;
+  #plane: ControlPlane | null = null;
   readonly #dmUserDevices: DmUserDevice[] = [];
   #stopped: Promise<void> | null = null;
 
@@ -112,6 +132,18 @@ class RunningDaemon implements Daemon {
     this.#pool = new BufferPool(plentyBytes === undefined ? {} : { plentyBytesMax: plentyBytes });
     this.files = new OpenFileTable({ clock: systemClock, log: options.log });
     this.defaultTarget = config.defaultTarget;
+    this.#targets = new Targets({
+      registry: options.registry,
+      log: options.log,
+      pool: this.#pool,
+      files: this.files,
+      tls: config.tls !== null,
+      defaultTarget: config.defaultTarget,
+    });
+  }
+
+  get targets(): ReadonlyMap<string, Target> {
+    return this.#targets.open;
   }
 
   get connectionCount(): number {
@@ -123,17 +155,17 @@ class RunningDaemon implements Daemon {
   }
 
   async start(): Promise<void> {
-    const { targets, endpoints, tls: tlsConfig } = this.#config;
-    const { registry, log } = this.#options;
+    const { targets, endpoints, tls: tlsConfig, control, stateDir } = this.#config;
+    if (stateDir !== null) this.#state = new StateStore(stateDir);
+    const steered = control !== null || stateDir !== null;
     const tls = tlsConfig === null ? null : await loadTls(tlsConfig);
-    for (const target of targets) {
-      const open = await openTarget(target, { registry, pool: this.#pool, log });
-      this.targets.set(target.name, open);
-    }
+    for (const target of targets) await this.#targets.add(target);
     this.#openDmUser();
     this.#listeners = await openListeners(endpoints);
     this.endpoints = this.#listeners.map((listener) => this.#endpointOf(listener));
-    if (this.#listeners.length > 0) await this.#startAccepting(tls);
+    this.#targets.listen(this.#listeners);
+    if (this.#listeners.length > 0 || steered) await this.#startAccepting(tls);
+    if (steered) await this.#startControl();
     this.#serveDmUser();
   }
 
@@ -141,10 +173,11 @@ class RunningDaemon implements Daemon {
   async #startAccepting(tls: TlsServerOptions | null): Promise<void> {
     const { tls: tlsConfig, connectionsMax } = this.#config;
     const { log, limits = {} } = this.#options;
-    const exports = this.#exportTable();
+    const targets = this.#targets;
+    const current = (): typeof targets.exports => targets.exports;
     const open = (state: HandshakeState, way: WayIn): Service => this.#serviceOf(state, way);
     const connections = new Connections({
-      exports,
+      exportsAt: (label) => liveTable({ current, scope: targets.scopeOf(label) }),
       open,
       tls,
       connectionsMax,
@@ -155,8 +188,7 @@ class RunningDaemon implements Daemon {
     });
     this.#connections = connections;
     this.#acceptor = await Acceptor.start({
-      listeners: this.#listeners.map(({ fd, label }) => ({ fd, label })),
-      exports,
+      reachable: targets.reachable,
       tls: tlsConfig === null ? "off" : tlsConfig.require ? "required" : "optional",
       limits,
       places: { taken: connections.taken, max: connectionsMax },
@@ -167,6 +199,55 @@ class RunningDaemon implements Daemon {
         this.#options.onFailure?.(new Error(reason));
       },
     });
+    targets.admitThrough(this.#acceptor);
+  }
+
+  /** Lets itself be steered; without sockets too, if there are targets that were kept. */
+  async #startControl(): Promise<void> {
+    const { control, hooks, stateDir, defaultTarget } = this.#config;
+    const sockets = control?.sockets ?? [];
+    const labels = sockets.map(formatEndpoint);
+    const { registry, log, version = "" } = this.#options;
+    this.#plane = await ControlPlane.start({
+      targets: this.#targets,
+      files: this.files,
+      registry,
+      clock: systemClock,
+      log,
+      state: this.#state,
+      hooks,
+      control: labels[0] ?? null,
+      facts: () => ({
+        pid: Deno.pid,
+        version,
+        control: this.control.endpoints,
+        nbd: this.endpoints.map(({ label }) => label),
+        metrics: null,
+        stateDir,
+        hooks: [...hooks.keys()],
+        defaultTarget,
+      }),
+      startService: async (listener) => {
+        const service = await this.#startService(listener);
+        if (this.control.problem === null) this.control = { endpoints: labels, problem: null };
+        return service;
+      },
+    });
+  }
+
+  async #startService(listener: ServiceListener): Promise<XenstoreService> {
+    const { sockets = [], xenbus = [], users = new Map(), ifFree = false } = this.#config.control ??
+      {};
+    const settings = { ...listener, domains: users, xenbus };
+    try {
+      return await startXenstoreService({ ...settings, sockets });
+    } catch (error) {
+      const { errno, message } = toBlockError(error);
+      if (!ifFree || errno !== "EADDRINUSE") throw new BlockError(errno, message, { cause: error });
+      const [path = ""] = sockets.map((each) => each.path);
+      this.control = { endpoints: [], problem: `${path} belongs to another daemon` };
+      return await startXenstoreService({ ...settings, sockets: [] });
+    }
   }
 
   #openDmUser(): void {
@@ -198,7 +279,10 @@ class RunningDaemon implements Daemon {
   /** All dm-user targets are over: unless something else is served, so is the daemon. */
   #dmUserOver(ends: readonly DmUserEnd[]): void {
     const { onFailure, onDone } = this.#options;
-    if (this.#stopped !== null || this.#listeners.length > 0) return;
+    const { control, stateDir } = this.#config;
+    // Whoever has asked for a control plane may bring more to serve.
+    const awaited = stateDir !== null || control?.ifFree === false;
+    if (this.#stopped !== null || this.#listeners.length > 0 || awaited) return;
     if (!ends.includes("lost")) return onDone?.();
     onFailure?.(new BlockError("EIO", "Cannot go on: no dm-user channel works any more"));
   }
@@ -209,6 +293,8 @@ class RunningDaemon implements Daemon {
   }
 
   async #stop(): Promise<void> {
+    await this.#plane?.stopReconciling();
+    await this.#targets.beginStop();
     await this.#acceptor?.stop();
     for (const listener of this.#listeners) listener.close();
     await Promise.all([
@@ -217,11 +303,10 @@ class RunningDaemon implements Daemon {
     ]);
     // Actions at the end of open files may need their targets.
     await this.files.stop();
-    const closing = [...this.targets.values()].map((target) => target.close());
-    const failures = (await Promise.allSettled(closing)).filter((end) => end.status === "rejected");
-    for (const { reason } of failures) {
-      this.#options.log.error(reason instanceof Error ? reason.message : String(reason));
-    }
+    const failures = await this.#targets.stop();
+    await this.#plane?.stop();
+    this.#state?.[Symbol.dispose]();
+    for (const reason of failures) this.#options.log.error(reason);
     if (failures.length > 0) {
       throw new BlockError(
         "EIO",
@@ -233,12 +318,6 @@ class RunningDaemon implements Daemon {
   #endpointOf({ label, address }: Listener): DaemonEndpoint {
     const tls = this.#config.tls !== null;
     return { label, address, uri: (target = "") => nbdUriOf(address, target, tls) };
-  }
-
-  #exportTable(): ExportTable {
-    const exports = new Map<string, ReturnType<Target["exportInfo"]>>();
-    for (const [name, target] of this.targets) exports.set(name, target.exportInfo());
-    return { exports, defaultExport: this.defaultTarget, stopping: false };
   }
 
   /** Opens a file for a connection that has chosen its target. */

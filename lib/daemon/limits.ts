@@ -35,3 +35,9 @@ export const DM_USER_NAME_BYTES_MAX = 255;
 export const CHANNEL_FAILURES_MAX = 5;
 /** … after this time in ms, but for the first time, and a row ends with a channel that lasts so long. */
 export const CHANNEL_REOPEN_MS = 1_000;
+/** Most endpoints of a target's own. */
+export const TARGET_ENDPOINTS_MAX = 8;
+/** Most listening sockets of one daemon, those of targets among them. */
+export const LISTENERS_MAX = 1_024;
+/** Most filters of one target. */
+export const FILTERS_MAX = 16;

@@ -7,7 +7,7 @@ import { Device } from "../block/device.ts";
 import { BlockError, toBlockError } from "../block/errors.ts";
 import type { BufferPool } from "../block/pool.ts";
 import type { Registry } from "../block/registry.ts";
-import type { Management } from "../block/types.ts";
+import type { Management, Opened } from "../block/types.ts";
 import { type ExportInfo, exportInfoOf } from "../nbd/export_info.ts";
 import type { TargetConfig } from "./config.ts";
 import { systemContext } from "./context.ts";
@@ -41,9 +41,15 @@ export async function openTarget(
 ): Promise<Target> {
   const { registry, pool, log } = surroundings;
   const prepared = registry.prepare(config.spec);
+  const filters = (config.filters ?? []).map((spec) => registry.prepareFilter(spec));
   const teardown = new AbortController();
   const context = systemContext({ log, signal: teardown.signal, readOnly: config.readOnly });
-  const { opened } = await prepared.open(context).catch((error: unknown) => {
+  const open = async (): Promise<Opened> => {
+    let { opened } = await prepared.open(context);
+    for (const wrap of filters) opened = await wrapped(opened, (next) => wrap(next, context));
+    return opened;
+  };
+  const opened = await open().catch((error: unknown) => {
     if (error instanceof BlockError) {
       const message = `Cannot open target ${config.name}: ${error.message}`;
       throw new BlockError(error.errno, message, { cause: error });
@@ -76,6 +82,20 @@ export async function openTarget(
       }
     },
   };
+}
+
+/** One layer more; verbs of the layers below stay in reach unless this one has verbs of its own. */
+async function wrapped(
+  below: Opened,
+  wrap: (next: Opened["backend"]) => Promise<Opened>,
+): Promise<Opened> {
+  const { backend, management = below.management } = await wrap(below.backend).catch(
+    async (error: unknown) => {
+      await below.backend[Symbol.asyncDispose]();
+      throw error;
+    },
+  );
+  return { backend, ...(management === undefined ? {} : { management }) };
 }
 
 async function deviceOf(

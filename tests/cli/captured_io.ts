@@ -35,7 +35,8 @@ export class CapturedIo implements CliIo {
     } = {},
   ) {
     this.errIsTerminal = rest.errIsTerminal ?? false;
-    this.#environment = rest.environment ?? {};
+    // No test is steered unless it says so: the default place belongs to the user.
+    this.#environment = { DMU_CONTROL: "none", ...rest.environment };
     this.#lineWanted = rest.lineWanted ?? /^ready: |^\{"ready"/;
     this.#closed = rest.closed ?? false;
     const { promise, resolve } = Promise.withResolvers<string>();

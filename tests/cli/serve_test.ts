@@ -80,6 +80,7 @@ Deno.test("dmu serve --json prints one ready line with endpoints and targets", a
     version: "0.1.0",
     endpoints: [{ endpoint: `unix:${socket}?mode=0660`, uri: `nbd+unix:///?socket=${socket}` }],
     default: "b",
+    control: null,
     targets: [
       {
         name: "a",

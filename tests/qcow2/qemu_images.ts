@@ -4,6 +4,7 @@
  * @module
  */
 import { join } from "node:path";
+import type { SeededRandom } from "../support/context.ts";
 import { runOk } from "../support/tools.ts";
 
 /** An image to make. */
@@ -55,4 +56,71 @@ export async function createImage(folder: string, shape: ImageShape): Promise<st
   const path = join(folder, `${shape.name.replaceAll(/[^a-z0-9]+/gi, "-")}.qcow2`);
   await qemuImg("create", "-q", "-f", "qcow2", "-o", shape.options, path, shape.size);
   return path;
+}
+
+/** Bytes of a size as qemu-img takes it. */
+function bytesOf(size: string): number {
+  const number = parseInt(size, 10);
+  return size.endsWith("M") ? number << 20 : number;
+}
+
+/** What to put into an image besides data and zeroes. */
+export interface Filling {
+  /** Internal snapshots with writes in between. */
+  readonly snapshots?: boolean;
+  /** Compressed clusters. */
+  readonly compressed?: boolean;
+  /** Bitmaps. */
+  readonly bitmaps?: boolean;
+}
+
+/** Writes data, zeroes, discards and more into an image, as the random source has it. */
+export async function fillImage(
+  path: string,
+  size: string,
+  random: SeededRandom,
+  { snapshots = false, compressed = false, bitmaps = false }: Filling = {},
+): Promise<void> {
+  const sectors = Math.floor(bytesOf(size) / 512);
+  if (sectors === 0) return;
+  const some = (): string => {
+    const at = random.below(sectors);
+    const length = 1 + random.below(Math.min(sectors - at, 700));
+    return `${at * 512} ${length * 512}`;
+  };
+  const writes = (count: number): string[] =>
+    Array.from({ length: count }, () => {
+      const pattern = 1 + random.below(255);
+      return [
+        `write -P ${pattern} ${some()}`,
+        `write -P ${pattern} ${some()}`,
+        `write -z ${some()}`,
+        `write -z -u ${some()}`,
+        `discard ${some()}`,
+      ][random.below(5)] ?? "";
+    });
+  if (compressed) {
+    const told: { readonly "cluster-size": number } = JSON.parse(
+      await qemuImg("info", "--output=json", path),
+    );
+    const cluster = told["cluster-size"];
+    const clusters = Math.floor(sectors * 512 / cluster);
+    // QEMU writes compressed data to new clusters alone, so each place once and before anything else.
+    const places = new Set(Array.from({ length: 12 }, () => random.below(clusters) * cluster));
+    await qemuIo(
+      path,
+      ...[...places].map((at) => `write -c -P ${1 + random.below(255)} ${at} ${cluster}`),
+    );
+  }
+  await qemuIo(path, ...writes(12));
+  if (snapshots) {
+    await qemuImg("snapshot", "-c", "first", path);
+    await qemuIo(path, ...writes(5));
+    await qemuImg("snapshot", "-c", "second", path);
+    await qemuIo(path, ...writes(4));
+  }
+  if (bitmaps) {
+    await qemuImg("bitmap", "--add", "-g", "64k", path, "kept");
+    await qemuIo(path, ...writes(2));
+  }
 }

@@ -86,7 +86,7 @@ export async function startDmu(
   const [path = "", ...rest] = [...wrapper, ...program, ...args];
   const child = new Deno.Command(path, {
     args: rest,
-    env: { LC_ALL: "C", NO_COLOR: "1", ...options.env },
+    env: { LC_ALL: "C", NO_COLOR: "1", DMU_CONTROL: "none", ...options.env },
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     stdin: "null",
     stdout: "piped",

@@ -199,6 +199,11 @@ export class Committer {
     return this.#queued;
   }
 
+  /** Resolves when no commit is under way, be it because it failed. */
+  async settled(): Promise<void> {
+    while (this.#running !== null) await (this.#queued ?? this.#running).catch(() => {});
+  }
+
   /** The last commits of an image: refcounts of what was given up, and those that were put off. */
   finishNow(): void {
     this.commitNow();

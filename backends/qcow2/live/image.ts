@@ -72,11 +72,11 @@ export function makeBackend(image: LiveImage, mayBlock: boolean): Backend {
       resizeImage(image, size);
       geometry = { ...geometry, size };
     },
-    [Symbol.asyncDispose]: () =>
-      Promise.try(() => {
-        if (closed) return;
-        closed = true;
-        closeImage(image);
-      }),
+    [Symbol.asyncDispose]: async () => {
+      if (closed) return;
+      closed = true;
+      if (!readOnly) await state.committer.settled();
+      closeImage(image);
+    },
   };
 }

@@ -25,7 +25,3 @@ export const JOINED_WRITE_BYTES_MAX: number = 128 * KIB;
 export const BACKING_DEPTH_MAX = 200;
 /** Bytes of zeroes written at once. */
 export const ZEROES_BYTES: number = 256 * KIB;
-/** Bytes that a commit copies at once. */
-export const COMMIT_CHUNK_BYTES: number = 2 * MIB;
-/** Bytes of tables that taking, applying or deleting a snapshot may rewrite at once. */
-export const REWRITE_BYTES_MAX: number = 1024 * MIB;
