@@ -6,7 +6,7 @@
 import type { CheckReport, ImageInfo, MapEntry } from "../../lib/block/image.ts";
 
 /** A name of ours as qemu-img has it: "virtualSize" is "virtual-size". */
-function hyphenated(name: string): string {
+export function hyphenated(name: string): string {
   return name.replace(/(?<=[a-z])(?:[A-Z]|[0-9]+)/g, (part) => `-${part.toLowerCase()}`);
 }
 
