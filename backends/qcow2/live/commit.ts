@@ -118,6 +118,12 @@ class Batch {
     }
   }
 
+  /** Compressed data does not go on in a host cluster that is somebody else's next. */
+  #stopPacking(from: number, to: number): void {
+    const { packing } = this.#state;
+    if (packing !== null && packing.end > from && packing.end <= to) this.#state.packing = null;
+  }
+
   #releaseRun(first: number, count: number): void {
     const { refcounts, metadata, layout, file, discard } = this.#state;
     let start = first;
@@ -126,6 +132,7 @@ class Batch {
       if (cluster > start) {
         const bytes = layout.clusterBytes;
         metadata.delete(start, cluster - start);
+        this.#stopPacking(start * bytes, cluster * bytes);
         if (discard) file.raw.discard(start * bytes, (cluster - start) * bytes);
       }
       start = cluster + 1;

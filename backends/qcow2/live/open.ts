@@ -193,6 +193,15 @@ function openBelow(
   return openBacking(name, above, { lock, cacheBytes, openImage: openBelowImage }, context);
 }
 
+/** Opens the backing file of an image again, which was closed to be written to. */
+export function reopenBacking(
+  { header, path }: ImageState,
+  options: ImageOptions,
+  context: OpenContext,
+): Layer | null {
+  return openBelow(header, [path], options, context);
+}
+
 /** An open image as what another stands on. */
 export function imageLayer({ state, reader }: OpenImage): Layer {
   return {
@@ -230,11 +239,11 @@ function requireWritable(path: string, header: QcowHeader): void {
   }
 }
 
-/** Everything that an image needs before it is written to for the first time. */
-function prepareWriting(state: ImageState): void {
+/** The refcounts that the header of an image tells of. */
+export function makeRefcounts(state: ImageState): Refcounts {
   const { file, header, layout, metadata } = state;
   const { clusterBytes } = layout;
-  const refcounts = new Refcounts({
+  return new Refcounts({
     file,
     clusterBytes,
     order: header.refcountOrder,
@@ -244,8 +253,13 @@ function prepareWriting(state: ImageState): void {
     blocksMax: Math.max(Math.floor(REFCOUNT_CACHE_BYTES / clusterBytes), CACHE_TABLES_MIN),
     damaged: (reason) => state.damaged(reason),
   });
+}
+
+/** Everything that an image needs before it is written to for the first time. */
+function prepareWriting(state: ImageState): void {
+  const { header } = state;
   const lazy = header.version >= 3 && (header.compatible & COMPATIBLE_LAZY_REFCOUNTS) !== 0n;
-  state.attach(refcounts, new Committer(state, lazy));
+  state.attach(makeRefcounts(state), new Committer(state, lazy));
   noteMetadata(state);
   clearAutoclear(state);
 }

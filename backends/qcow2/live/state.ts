@@ -59,6 +59,8 @@ export class ImageState {
   freed: number[] = [];
   /** Something was copied into new clusters since the last commit: data has to be durable before tables. */
   copied = false;
+  /** Where the next compressed cluster can go, and the end of that host cluster; null if nowhere yet. */
+  packing: { readonly at: number; readonly end: number } | null = null;
   backing: Layer | null;
   l1: L1Table;
   /** The header as it is in the file. */
