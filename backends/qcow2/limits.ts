@@ -64,3 +64,5 @@ export const CHECK_MESSAGES_MAX = 200;
 export const CHECK_CACHE_BYTES_MAX: number = 16 * MIB;
 /** By how much a repair may make a file longer, bytes (a hole), to have tables in it that were cut off. */
 export const REPAIR_GROWTH_BYTES_MAX: number = 16 * 1024 * MIB;
+/** Bytes that a rebase compares at once: a whole number of the largest clusters. */
+export const REBASE_CHUNK_BYTES: number = 2 * MIB;

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { setImmediate } from "node:timers/promises";
 import { BlockError } from "../../../lib/block/errors.ts";
 import type { ImageContext } from "../../../lib/block/image.ts";
 import type { RawFile } from "../../../lib/sys/file_access.ts";
@@ -21,7 +20,7 @@ import { Findings } from "./findings.ts";
 import { MemoryBudget, ReferenceMap } from "./reference_map.ts";
 
 /** Tables between two looks at the abort signal. */
-const STEPS_PER_BREATH = 512;
+const STEPS_PER_BREATH = 64;
 
 /** A check, or one pass of a repair, of one file. */
 export interface CheckState {
@@ -123,7 +122,7 @@ export async function breathe(state: CheckState): Promise<void> {
   state.steps += 1;
   if (state.steps % STEPS_PER_BREATH !== 0) return;
   state.context.signal.throwIfAborted();
-  await setImmediate();
+  await state.context.clock.sleep(0);
 }
 
 /** A number as messages show offsets. */

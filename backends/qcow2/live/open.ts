@@ -28,6 +28,7 @@ import { extentAt } from "./extents.ts";
 import { HostFile } from "./host_file.ts";
 import { L1Table } from "./l1_table.ts";
 import { CACHE_TABLES_MIN, REFCOUNT_CACHE_BYTES } from "./limits.ts";
+import { mapEntryAt } from "./map.ts";
 import { Reader } from "./read.ts";
 import { Refcounts } from "./refcounts.ts";
 import { ImageState } from "./state.ts";
@@ -210,6 +211,7 @@ export function imageLayer({ state, reader }: OpenImage): Layer {
     size: state.header.size,
     read: (into, offset) => reader.read(into, offset),
     extent: (offset, length) => extentAt(state, offset, length),
+    mapEntry: (offset, length) => mapEntryAt(state, offset, length),
     cache: (offset, length) => reader.cache(offset, length),
     close: () => closeFiles(state),
   };
