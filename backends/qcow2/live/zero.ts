@@ -105,15 +105,15 @@ export class Zeroer {
   }
 
   /**
-   * Marks subclusters as zero; false if the cluster is compressed or not the image's alone, or if there
-   * is none though storage has to stay reserved.
+   * Marks subclusters as zero; false if the cluster is compressed, or is not the image's alone though
+   * storage has to stay reserved.
    */
   #zeroSubclusters(cluster: number, from: number, to: number, mayTrim: boolean): boolean {
     const state = this.#state, { entriesPerSlice, subclusterBytes } = state.layout;
     const slice = ownSlice(state, cluster), index = cluster % entriesPerSlice;
-    const high = slice.view.getUint32(index * 16), low = slice.view.getUint32(index * 16 + 4);
-    if (isCompressed(high) || (!isCopied(high) && entryOffset(high, low) !== 0)) return false;
-    if (!mayTrim && !isCopied(high)) return false;
+    const high = slice.view.getUint32(index * 16);
+    // What a snapshot uses too is not touched by this: the bitmap is the image's own.
+    if (isCompressed(high) || (!mayTrim && !isCopied(high))) return false;
     const bits = bitsOf(from / subclusterBytes, to / subclusterBytes);
     const zero = (slice.view.getUint32(index * 16 + 8) | bits) >>> 0;
     const allocated = (slice.view.getUint32(index * 16 + 12) & ~bits) >>> 0;
