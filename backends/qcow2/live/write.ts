@@ -272,7 +272,6 @@ export class Writer {
     const behind = offset + data.length;
     const tail = after > 0 && !(untouched && this.#isZero(behind, after)) ? after : 0;
     if (head === 0 && tail === 0) return guestFile.write(data, host);
-    this.#state.copied = true;
     const total = head + data.length + tail;
     if (total > JOINED_WRITE_BYTES_MAX) {
       if (head > 0) this.#copy(offset - head, host - head, head);
