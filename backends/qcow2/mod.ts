@@ -26,7 +26,9 @@ import {
 import type { BackendType, Management, Opened } from "../../lib/block/types.ts";
 import { checkImage } from "./check/mod.ts";
 import { INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY } from "./format/header.ts";
+import { mapImage } from "./map_image.ts";
 import { readHeader } from "./read_tables.ts";
+import { rebaseImage } from "./rebase.ts";
 import { imageInfo } from "./info.ts";
 import { createImage, type CreateOptions, isQcow2 } from "./create.ts";
 import { closeImage, type LiveImage, makeBackend, makeLive } from "./live/image.ts";
@@ -215,7 +217,9 @@ const tools: ImageTools<Qcow2Options, CreateOptions> = {
   detect: isQcow2,
   create: ({ path }, request, options, context) => createImage(path, request, options, context),
   info: ({ path }, context) => Promise.try(imageInfo, path, context),
+  map: ({ path, snapshot }, context) => mapImage(path, snapshot ?? null, context),
   check: ({ path }, repair, context) => checkImage(path, repair, context),
+  rebase: ({ path }, request, context) => rebaseImage(path, request, context),
   resize,
 };
 

@@ -11,7 +11,7 @@ import { SeededRandom } from "../support/context.ts";
 import { interopTest, run, withTempDir } from "../support/tools.ts";
 import { exitCode, figuresOf, imageContext, ourCheck, qemuCheck } from "./check_support.ts";
 import { type Damage, DAMAGE_NAMES, doDamage } from "./damage.ts";
-import { createImage, fillImage, type ImageShape, qemuImg } from "./qemu_images.ts";
+import { createImage, fillImage, type ImageShape, qemuImg, qemuIo } from "./qemu_images.ts";
 import { checkImage } from "../../backends/qcow2/check/mod.ts";
 
 const VICTIMS: readonly ImageShape[] = [
@@ -23,6 +23,23 @@ const VICTIMS: readonly ImageShape[] = [
     size: "5M",
   },
 ];
+
+/** The images that are damaged, made once. */
+let made: Promise<readonly Uint8Array[]> | null = null;
+
+function victims(): Promise<readonly Uint8Array[]> {
+  made ??= withTempDir(async (folder) => {
+    const images: Uint8Array[] = [];
+    for (const [seed, shape] of VICTIMS.entries()) {
+      const path = await createImage(folder, shape);
+      const snapshots = seed % 2 === 0;
+      await fillImage(path, shape.size, new SeededRandom(seed), { snapshots, compressed: true });
+      images.push(await Deno.readFile(path));
+    }
+    return images;
+  });
+  return made;
+}
 
 /** Where qemu-img ends with 1, "could not check", and why this program can say more. */
 const QEMU_GIVES_UP: Partial<Record<Damage, string>> = {
@@ -73,15 +90,9 @@ for (const damage of DAMAGE_NAMES) {
     ["qemu-img", "qemu-io"],
     async () => {
       await withTempDir(async (folder) => {
-        for (const [seed, shape] of VICTIMS.entries()) {
-          const image = await createImage(folder, shape);
-          const snapshots = seed % 2 === 0;
-          await fillImage(image, shape.size, new SeededRandom(seed), {
-            snapshots,
-            compressed: true,
-          });
+        for (const [seed, image] of (await victims()).entries()) {
           const path = join(folder, "victim"), copy = join(folder, "copy");
-          await Deno.copyFile(image, path);
+          await Deno.writeFile(path, image);
           doDamage(path, damage, new SeededRandom(seed));
           await assertSameVerdict({ path, copy, damage, seed });
           await assertRepaired({ path, copy, damage, seed });
@@ -138,25 +149,57 @@ interopTest(
   },
 );
 
+/** A sound image with the snapshot "first"; `change` gets its bytes and where the snapshot table is. */
+async function withSnapshotTable(
+  folder: string,
+  change: (bytes: Uint8Array, view: DataView, table: number) => void,
+): Promise<string> {
+  const shape = { name: "x", options: "cluster_size=4k", size: "3M" };
+  const path = await createImage(folder, shape);
+  await fillImage(path, shape.size, new SeededRandom(4));
+  await qemuImg("snapshot", "-c", "first", path);
+  const bytes = await Deno.readFile(path);
+  const view = new DataView(bytes.buffer);
+  change(bytes, view, Number(view.getBigUint64(64)));
+  await Deno.writeFile(path, bytes);
+  return path;
+}
+
+interopTest("checkImage() repairs a snapshot table with too little extra data", [
+  "qemu-img",
+  "qemu-io",
+], async () => {
+  await withTempDir(async (folder) => {
+    const path = await withSnapshotTable(folder, (bytes, view, table) => {
+      view.setUint32(table + 36, 8); // of 24 bytes; id and name follow at once
+      bytes.copyWithin(table + 48, table + 64, table + 72);
+    });
+    const found = await ourCheck(path), theirs = await qemuCheck(path);
+    assert.match(found.messages.join("\n"), /incomplete/);
+    assert.deepEqual([exitCode(found), found.corruptions], [
+      theirs.code,
+      theirs.figures["corruptions"],
+    ]);
+    const repaired = await ourCheck(path, "all");
+    assert.equal(exitCode(repaired), 0, repaired.messages.join("\n"));
+    assert.equal((await qemuCheck(path)).code, 0);
+    assert.match(await qemuImg("snapshot", "-l", path), /first/);
+  });
+});
+
 interopTest("checkImage() repairs a snapshot table with too much extra data", [
   "qemu-img",
   "qemu-io",
 ], async () => {
   await withTempDir(async (folder) => {
-    const shape = { name: "x", options: "cluster_size=4k", size: "3M" };
-    const path = await createImage(folder, shape);
-    await fillImage(path, shape.size, new SeededRandom(4), { snapshots: true });
-    const view = new DataView((await Deno.readFile(path)).buffer);
-    const table = Number(view.getBigUint64(64));
-    // The first entry claims 24 bytes of extra data; with 8 it is incomplete for version 3.
-    view.setUint32(table + 36, 8);
-    view.setUint16(table + 12, 17);
-    await Deno.writeFile(path, new Uint8Array(view.buffer));
-    const found = await ourCheck(path);
-    assert.match(found.messages.join("\n"), /incomplete|NUL/);
-    const repaired = await ourCheck(path, "all");
-    assert.equal(exitCode(repaired), 0, repaired.messages.join("\n"));
+    const path = await withSnapshotTable(folder, (bytes, view, table) => {
+      view.setUint32(table + 36, 1032);
+      bytes.copyWithin(table + 40 + 1032, table + 64, table + 72);
+    });
+    assert.equal(exitCode(await ourCheck(path)), 2);
+    assert.equal(exitCode(await ourCheck(path, "all")), 0);
     assert.equal((await qemuCheck(path)).code, 0);
+    assert.match(await qemuImg("snapshot", "-l", path), /first/);
   });
 });
 
@@ -188,13 +231,12 @@ interopTest(
 
 interopTest("checkImage() gives up when told, and needs the file for itself to repair it", [
   "qemu-img",
+  "qemu-io",
 ], async () => {
   await withTempDir(async (folder) => {
-    const shape = { name: "x", options: "cluster_size=512", size: "64M" };
-    const path = await createImage(folder, {
-      ...shape,
-      options: `${shape.options},preallocation=metadata`,
-    });
+    const shape = { name: "x", options: "cluster_size=512", size: "8M" };
+    const path = await createImage(folder, shape);
+    await qemuIo(path, "write 0 8M");
     const signal = AbortSignal.abort(new Error("enough"));
     await assert.rejects(checkImage(path, "none", { ...imageContext(), signal }), /enough/);
     const context = imageContext();
