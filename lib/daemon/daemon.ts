@@ -293,6 +293,7 @@ class RunningDaemon implements Daemon {
   }
 
   async #stop(): Promise<void> {
+    this.#targets.refuse();
     await this.#plane?.stopReconciling();
     await this.#targets.beginStop();
     await this.#acceptor?.stop();

@@ -32,6 +32,8 @@ export interface TargetSurroundings {
   readonly registry: Registry;
   readonly pool: BufferPool;
   readonly log: OpenContext["log"];
+  /** Gives up opening when it aborts; does nothing to a target that is open. */
+  readonly giveUp: AbortSignal;
 }
 
 /** Opens a target. Throws UsageError for a wrong spec, BlockError for what cannot be opened. */
@@ -39,7 +41,7 @@ export async function openTarget(
   config: TargetConfig,
   surroundings: TargetSurroundings,
 ): Promise<Target> {
-  const { registry, pool, log } = surroundings;
+  const { registry, pool, log, giveUp } = surroundings;
   const prepared = registry.prepare(config.spec);
   const filters = (config.filters ?? []).map((spec) => registry.prepareFilter(spec));
   const teardown = new AbortController();
@@ -49,7 +51,10 @@ export async function openTarget(
     for (const wrap of filters) opened = await wrapped(opened, (next) => wrap(next, context));
     return opened;
   };
-  const opened = await open().catch((error: unknown) => {
+  const onGiveUp = (): void => teardown.abort(giveUp.reason);
+  giveUp.addEventListener("abort", onGiveUp);
+  const opening = open().finally(() => giveUp.removeEventListener("abort", onGiveUp));
+  const opened = await opening.catch((error: unknown) => {
     if (error instanceof BlockError) {
       const message = `Cannot open target ${config.name}: ${error.message}`;
       throw new BlockError(error.errno, message, { cause: error });

@@ -112,7 +112,8 @@ export class Targets {
   #publishing: Promise<void> = Promise.resolve();
   #nextPublishing: Promise<void> | null = null;
   #viewer: TargetViewer | null = null;
-  #stopping = false;
+  /** Ends what is being opened when the daemon stops. */
+  readonly #stopping = new AbortController();
 
   /** No targets yet. */
   constructor(options: TargetsOptions) {
@@ -255,9 +256,14 @@ export class Targets {
     });
   }
 
-  /** No target is shown as one that can be connected to any more, and none is opened. */
+  /** No more targets are opened; what is being opened is given up. */
+  refuse(): void {
+    this.#stopping.abort(new BlockError("ESHUTDOWN", "the daemon is stopping"));
+  }
+
+  /** No target is shown as one that can be connected to any more. */
   async beginStop(): Promise<void> {
-    this.#stopping = true;
+    this.refuse();
     await this.#turns.idle();
     const entries = [...this.#entries.values()];
     for (const entry of entries) entry.state = "closing";
@@ -280,7 +286,7 @@ export class Targets {
 
   async #add(wish: TargetWish, keep: () => void): Promise<ServedTarget> {
     const { name } = wish;
-    if (this.#stopping) {
+    if (this.#stopping.signal.aborted) {
       throw new BlockError("ESHUTDOWN", `Cannot open target ${name}: the daemon is stopping`);
     }
     if (this.#entries.has(name)) {
@@ -314,7 +320,12 @@ export class Targets {
   async #openStorage(entry: Entry): Promise<void> {
     const { wish } = entry;
     const { registry, pool, log } = this.#options;
-    const target = await openTarget(wish, { registry, pool, log });
+    const target = await openTarget(wish, {
+      registry,
+      pool,
+      log,
+      giveUp: this.#stopping.signal,
+    });
     entry.target = target;
     this.#open.set(wish.name, target);
     await fitSize(target, wish);

@@ -114,6 +114,27 @@ Deno.test("what dmu copy writes to a served file is in the file after the server
   assert.equal(JSON.parse(back.stdout).bytesWritten, 2 ** 21);
 });
 
+Deno.test("dmu serve without --control is steered in the default place, if nobody else is there", async () => {
+  await using folder = await temporaryFolder();
+  const environment = { XDG_RUNTIME_DIR: folder.path, DMU_CONTROL: "" };
+  const serveHere = (...args: string[]): Promise<Serving> =>
+    serve(["memory:1M", "--nbd", "tcp:0", ...args], new CapturedIo({ environment }));
+  const socket = `${folder.path}/dmu/control.sock`;
+  const first = await serveHere();
+  assert.ok(first.io.stdout.includes(`\ncontrol: unix:${socket}\n`), first.io.stdout);
+  assert.equal(((await Deno.stat(socket)).mode ?? 0) & 0o777, 0o600);
+  assert.equal(((await Deno.stat(`${folder.path}/dmu`)).mode ?? 0) & 0o777, 0o700);
+  const second = await serveHere();
+  assert.ok(second.io.stdout.includes(`\ncontrol: none, ${socket} belongs to another daemon\n`));
+  const third = await serveHere("--json");
+  assert.equal(JSON.parse(third.ready).control, null);
+  const named = await dmu(["serve", "memory:1M", "--nbd", "tcp:0", "--control", `unix:${socket}`]);
+  assert.equal(named.code, 1);
+  assert.match(named.stderr, /control\.sock.*in use by another server/);
+  for (const { stop } of [second, third, first]) assert.equal((await stop()).code, 0);
+  assert.equal(exists(socket), false);
+});
+
 Deno.test("dmu serve --read-only refuses to be written", async () => {
   await using folder = await temporaryFolder();
   const socket = `${folder.path}/s`;

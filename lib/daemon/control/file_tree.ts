@@ -1,6 +1,6 @@
 /**
  * Shows the table of open files in the tree: changes are collected for a moment and written together,
- * so that clients who come and go fast cost little.
+ * so that clients who come and go fast cost little. What others write there is put right at the next look.
  *
  * @module
  */
@@ -8,9 +8,9 @@ import type { Clock, Log } from "../../block/context.ts";
 import type { OpenFile } from "../../handle/open_file.ts";
 import type { OpenFileTable } from "../../handle/table.ts";
 import type { XenstoreClient } from "../../xenstore/client.ts";
-import { CHANGE_TRIES, FILES_MS } from "./limits.ts";
-import { type Nodes, removeIfThere, writeChanges } from "./nodes.ts";
-import { filePath } from "./paths.ts";
+import { CHANGE_TRIES, FILES_CHECKED_MAX, FILES_MS } from "./limits.ts";
+import { listOrEmpty, type Nodes, readOrNull, removeIfThere, writeChanges } from "./nodes.ts";
+import { filePath, FILES_PATH } from "./paths.ts";
 
 /** What showing files needs. */
 export interface FileTreeOptions {
@@ -21,12 +21,18 @@ export interface FileTreeOptions {
 }
 
 const NOTHING: Nodes = new Map();
+/** MINOR/onexit/HANDLE is three levels down. */
+const DEPTH = 3;
 
 /** Shows open files until it is stopped. */
 export class FileTree {
   readonly #options: FileTreeOptions;
   readonly #shown = new Map<number, Nodes>();
   readonly #dirty = new Set<number>();
+  /** Names below the folder that somebody has written to, be it this. */
+  readonly #suspects = new Set<string>();
+  #events: AsyncIterableIterator<{ readonly path: string }> | null = null;
+  #watching: Promise<void> = Promise.resolve();
   readonly #stop = new AbortController();
   readonly #unobserve: () => void;
   #running: Promise<void> | null = null;
@@ -38,25 +44,71 @@ export class FileTree {
     for (const { minor } of options.files) this.#touch(minor);
   }
 
-  /** Looks at what nobody tells of: how many operations are inside. */
-  look(): void {
+  /** Begins to hear of what others write; resolves when the watch is there. */
+  async watch(): Promise<void> {
+    this.#events = await this.#options.client.watch(FILES_PATH, { depth: DEPTH });
+    this.#watching = this.#hear(this.#events);
+  }
+
+  /** Looks at what nobody tells of, how many operations are inside, and puts right what others wrote. */
+  async look(): Promise<void> {
     for (const { minor, active } of this.#options.files) {
       if (this.#shown.get(minor)?.get("active") !== String(active)) this.#touch(minor);
     }
-  }
-
-  /** A client may have changed the nodes of a file: they are written anew. */
-  distrust(minor: number): void {
-    if (!this.#shown.has(minor)) return;
-    this.#shown.set(minor, NOTHING);
-    this.#touch(minor);
+    if (this.#running !== null) return; // What is being written would look wrong.
+    for (const name of [...this.#suspects].slice(0, FILES_CHECKED_MAX)) {
+      this.#suspects.delete(name);
+      await this.#check(name);
+    }
   }
 
   /** Shows nothing any more; resolves when nothing is being written. */
   async stop(): Promise<void> {
     this.#unobserve();
     this.#stop.abort();
+    await this.#events?.return?.().catch(ignore);
+    await this.#watching;
     await this.#running;
+  }
+
+  async #hear(events: AsyncIterable<{ readonly path: string }>): Promise<void> {
+    try {
+      for await (const { path } of events) {
+        const [name = "", part] = path.slice(FILES_PATH.length + 1).split("/");
+        if (part !== "active") this.#suspects.add(name);
+      }
+    } catch (error) {
+      if (this.#stop.signal.aborted) return;
+      this.#options.log.error("The control plane does not put right open files any more", error);
+    }
+  }
+
+  /** Compares what stands below a name with what should; "" is the folder itself. */
+  async #check(name: string): Promise<void> {
+    const { client } = this.#options;
+    if (name === "") {
+      await client.mkdir(FILES_PATH);
+      const names = new Set([...await listOrEmpty(client, FILES_PATH), ...this.#shown.keys()]);
+      for (const each of names) this.#suspects.add(String(each));
+      return;
+    }
+    const shown = this.#shown.get(Number(name));
+    if (shown === undefined) {
+      if (!this.#dirty.has(Number(name))) await removeIfThere(client, `${FILES_PATH}/${name}`);
+      return;
+    }
+    const values = await Promise.all(
+      [...shown].map(async ([node, value]) =>
+        node === "active" || await readOrNull(client, `${FILES_PATH}/${name}/${node}`) === value
+      ),
+    );
+    const handles = await listOrEmpty(client, `${FILES_PATH}/${name}/onexit`);
+    const strange = handles.some((handle) => !shown.has(`onexit/${handle}`));
+    if (!strange && values.every((right) => right)) return;
+    if (strange) await removeIfThere(client, `${FILES_PATH}/${name}/onexit`);
+    if (this.#shown.get(Number(name)) !== shown) return;
+    this.#shown.set(Number(name), NOTHING);
+    this.#touch(Number(name));
   }
 
   #touch(minor: number): void {
@@ -121,3 +173,5 @@ function nodesOf(file: OpenFile): Nodes {
   for (const { handle, name } of file.onexit.list()) nodes.set(`onexit/${handle}`, name);
   return nodes;
 }
+
+function ignore(): void {}

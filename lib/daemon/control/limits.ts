@@ -14,6 +14,8 @@ export const STATISTICS_MS = 1_000;
 export const STATISTICS_NODES_MAX = 1_024;
 /** Time in ms that changes of open files are collected before they are written. */
 export const FILES_MS = 20;
+/** Open files whose nodes one look compares with what they should be. */
+export const FILES_CHECKED_MAX = 256;
 /** How often a change of the tree is tried as a transaction. */
 export const CHANGE_TRIES = 20;
 /** Time in ms that a change of a target waits for the tree to show it. */

@@ -119,6 +119,7 @@ export class ControlPlane {
     this.#tree = tree;
     this.#keeper.useTree(tree);
     this.#fileTree = new FileTree({ client, files, clock, log });
+    await this.#fileTree.watch();
     for (const served of targets) {
       await tree.announce(served.wish.name, shownNodes(served, termsOf(served.wish.name)));
       await tree.show(served);
@@ -140,7 +141,7 @@ export class ControlPlane {
       } catch (error) {
         const message = wishError(error);
         log.warn(message);
-        await tree.refuse(name, message);
+        await tree.refuse(name, message, nodes);
       }
     };
     const restoring: Promise<void>[] = [];
@@ -150,7 +151,7 @@ export class ControlPlane {
       } else if (nodes !== null) restoring.push(restore(name, nodes));
       else {
         await tree.announce(name, new Map());
-        await tree.refuse(name, `Cannot open target ${name}: what was kept of it is damaged`);
+        await tree.refuse(name, `Cannot open target ${name}: what was kept of it is damaged`, null);
       }
     }
     await Promise.all(restoring);
@@ -201,7 +202,7 @@ export class ControlPlane {
     try {
       for (;;) {
         await clock.sleep(STATISTICS_MS, this.#stop.signal);
-        files.look();
+        await files.look();
         await tree.showStatistics(targets);
       }
     } catch (error) {

@@ -10,7 +10,7 @@ import type { XenstoreClient } from "../../xenstore/client.ts";
 import type { ServedTarget, Targets } from "../targets.ts";
 import { Turns } from "../turns.ts";
 import { type Keeper, wishError } from "./keeper.ts";
-import { listOrEmpty } from "./nodes.ts";
+import { listOrEmpty, type Nodes } from "./nodes.ts";
 import { targetNodeName, targetOfNodeName, TARGETS_PATH, XENBUS_STATE } from "./paths.ts";
 import { isStatistic } from "./statistics_nodes.ts";
 import type { TargetTree } from "./target_tree.ts";
@@ -113,10 +113,7 @@ export class Reconciler {
     if (state === undefined) return await this.#removed(name, served);
     if (served === null) return await this.#lookAtNone(name, state);
     const replaced = state === XENBUS_STATE.INITIALISING && !await tree.bearsMark(name);
-    if (replaced) {
-      await this.#close(name, served);
-      return await this.#create(name);
-    }
+    if (replaced) return await this.#create(name, served);
     if (state === XENBUS_STATE.CLOSING && served.state !== "closing") {
       return await this.#close(name, served);
     }
@@ -139,14 +136,19 @@ export class Reconciler {
     else if (state !== null && CLAIMS.includes(state)) await this.#options.tree.deny(name);
   }
 
-  async #create(name: string): Promise<void> {
+  /** Makes what the nodes wish for, in place of `before` if that is given. */
+  async #create(name: string, before: ServedTarget | null = null): Promise<void> {
     const { tree, keeper, log } = this.#options;
+    let nodes: Nodes | null = null;
     try {
-      await keeper.create(name, await tree.read(name));
+      // Closing another one of this name writes to its nodes.
+      nodes = await tree.read(name);
+      if (before !== null) await this.#close(name, before);
+      await keeper.create(name, nodes);
     } catch (error) {
       const message = wishError(error);
       log.warn(message);
-      await tree.refuse(name, message);
+      await tree.refuse(name, message, nodes);
     }
   }
 

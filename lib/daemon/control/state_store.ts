@@ -132,27 +132,24 @@ export class StateStore implements Disposable {
   }
 }
 
-/** Result codes of SQLite that say what is to be done; see sqlite.org/rescode.html. */
-const BUSY = 5, LOCKED = 6, READ_ONLY = 8, CORRUPT = 11, FULL = 13, CANNOT_OPEN = 14;
-const NOT_A_DATABASE = 26;
+/** What SQLite calls its failures (sqlite3_errstr), of which the runtime gives the text alone. */
+const LOCKED = ["database is locked", "database table is locked"];
+const DAMAGED = ["database disk image is malformed", "file is not a database"];
+const OTHERS = [
+  ["database or disk is full", "ENOSPC"],
+  ["attempt to write a readonly database", "EACCES"],
+  ["unable to open database file", "EACCES"],
+] as const;
 
-function problemOf(path: string, error: unknown): BlockError {
-  const reason = error instanceof Error ? error.message : String(error);
-  const code = typeof error === "object" && error !== null && "errcode" in error
-    ? Number(error.errcode) & 0xff
-    : 0;
-  if (code === BUSY || code === LOCKED) {
-    return new BlockError("EBUSY", `Cannot use ${path}: another daemon keeps its targets there`, {
-      cause: error,
-    });
+function problemOf(path: string, cause: unknown): BlockError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  if (LOCKED.some((text) => reason.includes(text))) {
+    const message = `Cannot use ${path}: another daemon keeps its targets there`;
+    return new BlockError("EBUSY", message, { cause });
   }
-  if (code === CORRUPT || code === NOT_A_DATABASE) return damaged(path, reason);
-  const errno = code === FULL
-    ? "ENOSPC"
-    : code === READ_ONLY || code === CANNOT_OPEN
-    ? "EACCES"
-    : "EIO";
-  return new BlockError(errno, `Cannot use ${path}: ${reason}`, { cause: error });
+  if (DAMAGED.some((text) => reason.includes(text))) return damaged(path, reason);
+  const errno = OTHERS.find(([text]) => reason.includes(text))?.[1] ?? "EIO";
+  return new BlockError(errno, `Cannot use ${path}: ${reason}`, { cause });
 }
 
 function damaged(path: string, reason: string): BlockError {
@@ -164,7 +161,8 @@ function damaged(path: string, reason: string): BlockError {
 
 function decode(text: string): Nodes | null {
   try {
-    return new Map(Object.entries(v.parse(nodesSchema, JSON.parse(text))));
+    const value: unknown = JSON.parse(text);
+    return Array.isArray(value) ? null : new Map(Object.entries(v.parse(nodesSchema, value)));
   } catch {
     return null;
   }

@@ -38,7 +38,7 @@ export interface TargetTreeOptions {
 interface Known {
   /** The value of `state` that was read or written last, null if there was none. */
   state: string | null;
-  /** The other nodes as they were read or written last. */
+  /** The other nodes as they were read or written last; a `size` that is not this one is a wish. */
   nodes: Nodes;
   /** Statistics that are shown. */
   statistics: Nodes;
@@ -126,12 +126,12 @@ export class TargetTree {
     patience.abort();
   }
 
-  /** Shows that a wish could not be fulfilled. */
-  refuse(name: string, error: string): Promise<void> {
+  /** Shows that a wish could not be fulfilled; `wished` is what it was, if that is known. */
+  refuse(name: string, error: string, wished: Nodes | null): Promise<void> {
     return this.#turns.take(name, async () => {
       const known = this.#known.get(name);
       if (known === undefined) return;
-      const nodes = new Map([...known.nodes, ["error", error]]);
+      const nodes = new Map([...wished ?? known.nodes, ["error", error]]);
       await this.#write(name, known, nodes, XENBUS_STATE.CLOSED);
     });
   }
@@ -144,18 +144,20 @@ export class TargetTree {
     });
   }
 
-  /** Of the nodes that may have been changed by a client, those that were. */
-  async changed(name: string, suspects: Iterable<string>): Promise<Map<string, string | null>> {
-    const { client } = this.#options;
-    const top = targetPath(name);
-    const changed = new Map<string, string | null>();
-    for (const suspect of suspects) {
+  /** Of the nodes that may have been changed by a client, those that were. A `size` counts as seen. */
+  changed(name: string, suspects: Iterable<string>): Promise<Map<string, string | null>> {
+    return this.#turns.take(name, async () => {
+      const changed = new Map<string, string | null>();
       const known = this.#known.get(name);
-      if (known === undefined) break;
-      const value = await readOrNull(client, `${top}/${suspect}`);
-      if (value !== expected(known, suspect)) changed.set(suspect, value);
-    }
-    return changed;
+      if (known === undefined) return changed;
+      for (const suspect of suspects) {
+        const value = await readOrNull(this.#options.client, `${targetPath(name)}/${suspect}`);
+        if (value !== expected(known, suspect)) changed.set(suspect, value);
+      }
+      const size = changed.get("size");
+      if (size !== undefined) known.nodes = withSize(known.nodes, size);
+      return changed;
+    });
   }
 
   /** Puts all nodes of a target right, whatever clients have written. */
@@ -166,7 +168,8 @@ export class TargetTree {
       if (known === undefined || served.state === "closed") return;
       const { client } = this.#options;
       const top = targetPath(name);
-      known.nodes = await readTargetNodes(client, top);
+      const nodes = await readTargetNodes(client, top);
+      known.nodes = withSize(nodes, known.nodes.get("size") ?? null);
       const statistics = await listOrEmpty(client, `${top}/statistics`);
       // They come back with the next look at them.
       known.counts = "";
@@ -216,23 +219,26 @@ export class TargetTree {
     const top = targetPath(name);
     const open = wanted !== XENBUS_STATE.CLOSED;
     const marks = open ? statisticsNodes(null, known.statistics) : NOTHING;
-    let state: string | null = null;
-    let gone = false;
+    const sizeSeen = known.nodes.get("size") ?? null;
+    let gone = false, wished = false, resized = false;
     await this.#change(name, async (store) => {
-      state = await readOrNull(store, `${top}/state`);
+      const state = await readOrNull(store, `${top}/state`);
       gone = state === null && await readOrNull(store, top) === null;
-      if (gone) return;
-      await writeChanges(store, top, known.nodes, nodes);
+      wished = state !== known.state && state !== wanted;
+      if (gone || wished) return;
+      resized = open && await readOrNull(store, `${top}/size`) !== sizeSeen;
+      const after = resized ? withSize(nodes, sizeSeen) : nodes;
+      await writeChanges(store, top, known.nodes, after);
       if (open) await writeChanges(store, top, known.statistics, marks);
       else await removeIfThere(store, `${top}/statistics`);
-      if (!mayReplace(state, known.state, wanted)) return;
       if (state !== wanted) await store.write(`${top}/state`, wanted);
-      state = wanted;
     });
     if (gone) return void this.#known.delete(name);
-    known.nodes = nodes;
+    // What a client has written since the last look is a wish, maybe for something else under this name.
+    if (wished) return;
+    known.nodes = resized ? withSize(nodes, sizeSeen) : nodes;
     known.statistics = marks;
-    if (state === wanted) known.state = wanted;
+    known.state = wanted;
   }
 
   /** The number of nodes that were written. */
@@ -292,7 +298,9 @@ function expected(known: Known, name: string): string | null {
   return isFolder(known.nodes) || isFolder(known.statistics) ? "" : null;
 }
 
-/** A `state` that a client has written since it was looked at stays: it is a wish, and will be looked at. */
-function mayReplace(now: string | null, known: string | null, wanted: string): boolean {
-  return now === known || now === wanted;
+function withSize(nodes: Nodes, size: string | null): Nodes {
+  const changed = new Map(nodes);
+  if (size === null) changed.delete("size");
+  else changed.set("size", size);
+  return changed;
 }
