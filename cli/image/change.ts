@@ -38,7 +38,9 @@ export function imageCommitCommand(io: CliIo): AnyCommand {
       await withImageContext(io, "commit", false, async (context) => {
         const image = findImage(registry, file, kind, context);
         await withManagement(io, registry, image, context.signal, async (management) => {
-          if (management.commit === undefined) throw cannot("commit", image);
+          if (management.commit === undefined) {
+            throw new UsageError(`Cannot commit ${file}: it has no backing file`);
+          }
           await management.commit(context.progress);
         });
       });

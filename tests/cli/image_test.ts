@@ -254,6 +254,7 @@ interopTest("dmu image commit and rebase keep the content", ["qemu-img", "qemu-i
   assert.match(await ok("image", "commit", path), /^committed /);
   assert.deepEqual(await Deno.readFile(base), await Deno.readFile(`${folder.path}/before`));
   await ok("image", "rebase", path, "--no-backing");
+  await fails(2, /it has no backing file\n$/, "image", "commit", path);
   await Deno.remove(base);
   await runOk("qemu-img", ["compare", "-F", "raw", path, `${folder.path}/before`]);
 });
