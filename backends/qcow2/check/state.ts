@@ -19,8 +19,10 @@ import { CHECK_CLUSTERS_MAX, CHECK_ENTRIES_MAX, CHECK_MEMORY_BYTES_MAX } from ".
 import { Findings } from "./findings.ts";
 import { MemoryBudget, ReferenceMap } from "./reference_map.ts";
 
-/** Tables between two looks at the abort signal. */
-const STEPS_PER_BREATH = 64;
+/** Bytes of tables between two looks at the abort signal. */
+const BREATH_BYTES = 4 * 1024 * 1024;
+/** What a step counts for that reads nothing, bytes. */
+const STEP_BYTES = 1024;
 
 /** A check, or one pass of a repair, of one file. */
 export interface CheckState {
@@ -60,8 +62,8 @@ export interface CheckState {
   clusters: number;
   /** Entries looked at so far. */
   work: number;
-  /** Steps so far. */
-  steps: number;
+  /** Bytes of tables looked at since others could run. */
+  unbreathed: number;
   /** Clock, abort signal, progress. */
   readonly context: ImageContext;
 }
@@ -73,6 +75,7 @@ export function startCheck(
   snapshots: SnapshotTable,
   context: ImageContext,
 ): CheckState {
+  context.signal.throwIfAborted();
   const cluster = clusterBytes(header);
   const fileBytes = file.size();
   const clusters = Math.ceil(fileBytes / cluster);
@@ -102,7 +105,7 @@ export function startCheck(
     badBitmaps: false,
     clusters,
     work: 0,
-    steps: 0,
+    unbreathed: 0,
     context,
   };
 }
@@ -117,10 +120,11 @@ export function spend(state: CheckState, entries: number): void {
   );
 }
 
-/** Now and then lets others run, and gives up if the context says so. */
-export async function breathe(state: CheckState): Promise<void> {
-  state.steps += 1;
-  if (state.steps % STEPS_PER_BREATH !== 0) return;
+/** Now and then, after so many bytes read, lets others run, and gives up if the context says so. */
+export async function breathe(state: CheckState, bytes: number = STEP_BYTES): Promise<void> {
+  state.unbreathed += Math.max(bytes, STEP_BYTES);
+  if (state.unbreathed < BREATH_BYTES) return;
+  state.unbreathed = 0;
   state.context.signal.throwIfAborted();
   await state.context.clock.sleep(0);
 }
