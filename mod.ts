@@ -47,8 +47,10 @@ export { type NbdAddress } from "./lib/nbd/uri.ts";
 export type { ExportInfo } from "./lib/nbd/export_info.ts";
 export * as nbd from "./lib/nbd/mod.ts";
 export * as qcow2 from "./backends/qcow2/format/mod.ts";
+export * as trace from "./lib/trace/mod.ts";
 export * as xenstore from "./lib/xenstore/mod.ts";
 export { backends, defaultRegistry } from "./backends/mod.ts";
+export { filters } from "./lib/filters/mod.ts";
 export {
   systemClock,
   systemContext,

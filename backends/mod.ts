@@ -4,6 +4,7 @@
  * @module
  */
 import { type AnyBackendType, Registry } from "../lib/block/registry.ts";
+import { filters } from "../lib/filters/mod.ts";
 import { file } from "./file.ts";
 import { memory } from "./memory.ts";
 import { nbd } from "./nbd.ts";
@@ -21,9 +22,10 @@ export const backends: readonly AnyBackendType[] = [
   qcow2,
 ];
 
-/** A registry with all of them, to which others can be added. */
+/** A registry with all of them and all filters, to which others can be added. */
 export function defaultRegistry(): Registry {
   const registry = new Registry();
   for (const type of backends) registry.register(type);
+  for (const type of filters) registry.registerFilter(type);
   return registry;
 }

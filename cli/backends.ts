@@ -4,10 +4,10 @@
  * @module
  */
 import { describeOptions, type OptionHelp } from "../lib/block/options.ts";
-import type { AnyBackendType, Registry } from "../lib/block/registry.ts";
-import { suggest, UsageError } from "../lib/block/usage_error.ts";
+import type { AnyBackendType } from "../lib/block/registry.ts";
 import { type AnyCommand, collect, command, examples } from "./command.ts";
 import type { CliIo } from "./io.ts";
+import { findNamed, printOptions } from "./option_help.ts";
 import { printJson, twoColumns } from "./output.ts";
 import { BACKEND_HELP, registryWith } from "./setup.ts";
 
@@ -24,14 +24,6 @@ function describe(type: AnyBackendType): Description {
   return { name, summary, argument, schemes, options: describeOptions(type.options) };
 }
 
-function findKind(registry: Registry, kind: string): AnyBackendType {
-  const type = registry.backends.find(({ name }) => name === kind);
-  if (type !== undefined) return type;
-  throw new UsageError(
-    `Cannot describe "${kind}": there is no such kind; ${suggest(kind, registry.kinds)}`,
-  );
-}
-
 /** How a spec of this kind is written: "file:PATH?option=value". */
 function formOf({ name, argument, schemes, options }: Description): string {
   const [scheme] = schemes;
@@ -43,16 +35,7 @@ function formOf({ name, argument, schemes, options }: Description): string {
 function printDescription(io: CliIo, description: Description): void {
   const { name, summary, options } = description;
   io.out(`${name}: ${summary}\n\n  ${formOf(description)}\n`);
-  if (options.length === 0) return;
-  io.out("\n");
-  io.out(twoColumns(options.map((option) => {
-    const rest = option.required
-      ? " (required)"
-      : option.default === null
-      ? ""
-      : ` (default ${option.default})`;
-    return [`${option.name}=${option.type.toUpperCase()}`, `${option.summary}${rest}`];
-  })));
+  printOptions(io, options);
 }
 
 /** The command `dmu backends`. */
@@ -70,7 +53,7 @@ export function backendsCommand(io: CliIo): AnyCommand {
     .action(async (kind, { backend, json }) => {
       const registry = await registryWith(backend);
       if (kind !== undefined) {
-        const description = describe(findKind(registry, kind));
+        const description = describe(findNamed(registry.backends, kind, "kind"));
         return json ? printJson(io, description) : printDescription(io, description);
       }
       const all = registry.backends.map(describe);

@@ -79,6 +79,7 @@ function describe(root: RootCommand, each: AnyCommand, word: string): void {
     const name = option.long?.replace(/^--/, "");
     if (name === undefined) continue;
     if (!option.required) target.option(name, option.description);
+    else if (name === "filter") target.option(name, option.description, completeFilter);
     else target.option(name, option.description, (add) => completePath(add, valueIn(word), ""));
   }
   for (const argument of each.registeredArguments) {
@@ -86,6 +87,7 @@ function describe(root: RootCommand, each: AnyCommand, word: string): void {
     const handler = (add: Complete): void => {
       for (const choice of argChoices) add(choice, "");
       if (argument.name() === "kind") completeKind(add);
+      else if (argument.name() === "filter") completeFilter(add);
       else if (argChoices.length === 0) completeSpec(add, word);
     };
     target.argument(argument.name(), handler, variadic);
@@ -99,6 +101,10 @@ function valueIn(word: string): string {
 
 function completeKind(add: Complete): void {
   for (const { name, summary } of defaultRegistry().backends) add(name, summary);
+}
+
+function completeFilter(add: Complete): void {
+  for (const { name, summary } of defaultRegistry().filters) add(name, summary);
 }
 
 /** Kinds of storage and schemes; after `file:` the files. What stands before NAME's "=" is left out. */

@@ -8,6 +8,7 @@ import { backendsCommand } from "./backends.ts";
 import { type AnyCommand, command, runCommand } from "./command.ts";
 import { completeCommand, completionCommand } from "./completion.ts";
 import { copyCommand } from "./copy.ts";
+import { filtersCommand } from "./filters.ts";
 import { imageCommand } from "./image/mod.ts";
 import { infoCommand } from "./info.ts";
 import { type CliIo, OutputClosed } from "./io.ts";
@@ -31,6 +32,7 @@ function program(io: CliIo): AnyCommand {
     simulateCommand,
     tableCommand,
     backendsCommand,
+    filtersCommand,
     completionCommand,
     versionCommand,
   ];

@@ -19,7 +19,7 @@ import {
 } from "../lib/daemon/config.ts";
 import { type Daemon, startDaemon } from "../lib/daemon/daemon.ts";
 import { DM_USER_FOLDER, parseDmUser } from "../lib/daemon/dm_user_config.ts";
-import { parseEndpoint } from "../lib/daemon/endpoint.ts";
+import { parseEndpoint, parseMetricsEndpoint } from "../lib/daemon/endpoint.ts";
 import { CHANNELS_MAX } from "../lib/daemon/limits.ts";
 import { type AnyCommand, collect, command, examples, wholeNumber } from "./command.ts";
 import { type CliIo, cliLog } from "./io.ts";
@@ -39,6 +39,7 @@ interface ServeOptions {
   readonly control?: readonly string[] | undefined;
   readonly xenbus?: readonly string[] | undefined;
   readonly state?: string | undefined;
+  readonly metrics?: string | undefined;
   readonly filter?: readonly string[] | undefined;
   readonly dmUser?: readonly string[] | undefined;
   readonly channels?: number | undefined;
@@ -123,6 +124,7 @@ function merge(
     tls: tlsOf(options, file.tls ?? null),
     ...(options.default === undefined ? {} : { defaultTarget: options.default }),
     ...(options.state === undefined ? {} : { stateDir: options.state }),
+    ...(options.metrics === undefined ? {} : { metrics: parseMetricsEndpoint(options.metrics) }),
   };
 }
 
@@ -176,6 +178,7 @@ function readyFacts(daemon: Daemon): Record<string, unknown> {
     ...(daemon.dmUser.length === 0 ? {} : { dmUser: daemon.dmUser }),
     default: daemon.defaultTarget,
     control: daemon.control.endpoints.length === 0 ? null : daemon.control.endpoints,
+    metrics: daemon.metrics,
     targets: [...daemon.targets].map(([name, { config, device }]) => ({
       name,
       spec: config.spec.text,
@@ -222,6 +225,7 @@ function printReady(
   const without = problem ?? noControl;
   const control = endpoints.length > 0 ? endpoints.join(" ") : without && `none, ${without}`;
   if (control) io.out(`control: ${control}\n`);
+  if (daemon.metrics !== null) io.out(`metrics: ${metricsText(daemon.metrics)}\n`);
   const [first] = daemon.endpoints;
   if (first !== undefined && rows.length > 0) {
     const lines = commandsToTry(first.uri(firstTarget(daemon)), config.tls !== null);
@@ -232,6 +236,11 @@ function printReady(
     `${path} (${plural(channels, "channel")})`
   );
   io.out(`ready: ${[...uris, ...paths].join(" ")}\n`);
+}
+
+/** Where the figures are: the page itself, if it has a URL. */
+function metricsText(address: string): string {
+  return address.startsWith("http") ? `${address}/metrics` : address;
 }
 
 /** What ends the service. */
@@ -338,6 +347,7 @@ export function serveCommand(io: CliIo): AnyCommand {
     )
     .option("--xenbus <path>", "be steered through a xenbus file at PATH (repeatable)", collect)
     .option("--state <dir>", "keep targets that are made at run time over a restart, in DIR")
+    .option("--metrics <endpoint>", "figures for Prometheus and health: tcp:HOST:PORT or unix:PATH")
     .option("--config <file>", "read targets and endpoints from a TOML file (- for stdin)")
     .option("--default <name>", "the target of clients that name none")
     .option("--read-only", "refuse what changes data, on all targets")

@@ -6,6 +6,7 @@
  */
 import { BlockError } from "./errors.ts";
 import { EXTENTS_PER_CALL_MAX, ZERO_CHUNK_BYTES } from "./limits.ts";
+import { chain, oneByOne, rescue } from "./maybe.ts";
 import { FLAG_FAST_ONLY, FLAG_FUA, FLAG_MAY_TRIM, type Request } from "./request.ts";
 import type { Backend, Extent, Maybe, WriteOptions } from "./types.ts";
 
@@ -29,37 +30,22 @@ const PLAIN: WriteOptions = { fua: false };
 const DURABLE: WriteOptions = { fua: true };
 const ZEROES = new Uint8Array(ZERO_CHUNK_BYTES);
 
-/** Runs `next` once `first` is done: at once if it is. */
-function then(first: Maybe<void>, next: () => Maybe<void>): Maybe<void> {
-  return first === undefined ? next() : first.then(next);
-}
-
 /** Calls `step(from, length)` for each piece of at most `pieceBytes`, one after another. */
 function inPieces(
   total: number,
   pieceBytes: number,
   step: (at: number, length: number) => Maybe<void>,
 ): Maybe<void> {
-  for (let at = 0; at < total; at += pieceBytes) {
-    const pending = step(at, Math.min(pieceBytes, total - at));
-    if (pending !== undefined) {
-      return piecesLater(pending, at + pieceBytes, total, pieceBytes, step);
-    }
-  }
-  return undefined;
+  // One piece is the common case, and a generator costs more than the piece.
+  if (total <= pieceBytes) return total === 0 ? undefined : step(0, total);
+  return oneByOne(
+    pieces(total, pieceBytes),
+    ([at, length]) => step(at, length),
+  );
 }
 
-async function piecesLater(
-  first: Promise<void>,
-  start: number,
-  total: number,
-  pieceBytes: number,
-  step: (at: number, length: number) => Maybe<void>,
-): Promise<void> {
-  await first;
-  for (let at = start; at < total; at += pieceBytes) {
-    await step(at, Math.min(pieceBytes, total - at));
-  }
+function* pieces(total: number, pieceBytes: number): Generator<[at: number, length: number]> {
+  for (let at = 0; at < total; at += pieceBytes) yield [at, Math.min(pieceBytes, total - at)];
 }
 
 function unsupported(error: unknown): boolean {
@@ -69,15 +55,10 @@ function unsupported(error: unknown): boolean {
 
 /** Runs `attempt`; if it fails with EOPNOTSUPP, now or later, runs `instead`. */
 function orElse(attempt: () => Maybe<void>, instead: () => Maybe<void>): Maybe<void> {
-  const onError = (error: unknown): Maybe<void> => {
+  return rescue(attempt, (error) => {
     if (!unsupported(error)) throw error;
     return instead();
-  };
-  try {
-    return attempt()?.catch(onError);
-  } catch (error) {
-    return onError(error);
-  }
+  });
 }
 
 /** Extents as the contract wants them; a backend that breaks it gets a bug report instead of a loop. */
@@ -100,7 +81,7 @@ function checkExtents(extents: Extent[], request: Request, size: number): Extent
 /** Puts the missing verbs in front of a backend. */
 export function emulate(backend: Backend): Emulated {
   const durable = (done: Maybe<void>, fua: boolean): Maybe<void> =>
-    fua && !backend.capabilities.fua ? then(done, () => backend.flush()) : done;
+    fua && !backend.capabilities.fua ? chain(done, () => backend.flush()) : done;
   const native = (fua: boolean): WriteOptions => fua && backend.capabilities.fua ? DURABLE : PLAIN;
 
   function writeZeroes(offset: number, length: number, options: WriteOptions): Maybe<void> {

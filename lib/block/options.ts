@@ -6,6 +6,7 @@
  * @module
  */
 import * as v from "valibot";
+import { parseDuration, spellDuration } from "./duration.ts";
 import { parseSize, spellSize } from "./size.ts";
 import { type Place, suggest, UsageError } from "./usage_error.ts";
 
@@ -50,7 +51,7 @@ function isMade<T>(option: OptionType<T>): option is Schema<T> {
 export interface OptionHelp {
   /** What is written before the equals sign. */
   readonly name: string;
-  /** "size", "flag", "text", "path", "count" or the choices, "a|b". */
+  /** "size", "flag", "text", "path", "count", "time", "chance", or the choices: "a|b", of a list "a,b". */
   readonly type: string;
   /** One line. */
   readonly summary: string;
@@ -165,6 +166,59 @@ export function choiceOption<const C extends string>(
 ): OptionType<C> {
   const schema = v.picklist(choices, `must be one of ${choices.join(", ")}`);
   return finish(schema, choices.join("|"), rest);
+}
+
+/** A span of time, `250us`, `10ms`, `1.5s`, `2min`, or typed as ms; at most `max` ms. */
+export function timeOption(
+  rest: OptionRest<number> & { readonly max: number },
+): OptionType<number> {
+  const schema = v.pipe(
+    v.union([v.string(), v.number()], "must be a time such as 250us, 10ms or 1.5s"),
+    v.rawTransform(({ dataset, addIssue, NEVER }) => {
+      const { value } = dataset;
+      const result = typeof value === "number" ? value : parseDuration(value);
+      if (typeof result === "number") return result;
+      addIssue({ message: result.problem });
+      return NEVER;
+    }),
+    v.minValue(0, "must not be negative"),
+    v.maxValue(rest.max, `must be at most ${spellDuration(rest.max)}`),
+  );
+  return finish(schema, "time", rest, spellDuration);
+}
+
+/** A chance, 0 to 1: `0.01`, `1%`. */
+export function chanceOption(rest: OptionRest<number>): OptionType<number> {
+  const message = "must be a chance from 0 to 1, such as 0.01 or 1%";
+  const schema = v.pipe(
+    v.union([v.pipe(v.string(), v.regex(/^\d+(\.\d+)?%?$/, message)), v.number()], message),
+    v.transform((value) =>
+      typeof value === "string" && value.endsWith("%")
+        ? Number(value.slice(0, -1)) / 100
+        : Number(value)
+    ),
+    v.minValue(0, message),
+    v.maxValue(1, message),
+  );
+  return finish(schema, "chance", rest);
+}
+
+/** Some of a few words: `read,write`, or an array of them. At least one, none twice. */
+export function listOption<const C extends string>(
+  choices: readonly C[],
+  rest: OptionRest<readonly C[]>,
+): OptionType<readonly C[]> {
+  const message = `must be some of ${choices.join(",")}, with commas between them`;
+  const schema = v.pipe(
+    v.union(
+      [v.pipe(v.string(), v.transform((text) => text.split(","))), v.array(v.string())],
+      message,
+    ),
+    v.array(v.picklist(choices, message), message),
+    v.nonEmpty(message),
+    v.check((words) => new Set(words).size === words.length, "must not name anything twice"),
+  );
+  return finish<readonly C[]>(schema, choices.join(","), rest, (words) => words.join(","));
 }
 
 /** Puts options together; a key that is not among them is an error. */

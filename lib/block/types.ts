@@ -121,6 +121,10 @@ export interface Management {
   deleteSnapshot?(name: string): Maybe<void>;
   /** Writes what this layer holds into the layer below it, and then holds nothing of its own. */
   commit?(progress?: Progress): Maybe<void>;
+  /** Throws away what this layer holds: what is below shows again. */
+  reset?(): Maybe<void>;
+  /** Acts out a loss of power, as far as this layer simulates one. */
+  crash?(): Maybe<void>;
 }
 
 /** What opening a backend or filter gives. */

@@ -35,7 +35,14 @@ import {
   parseUsers,
 } from "./control_config.ts";
 import { checkDmUsers, DM_USER_FOLDER, type DmUserConfig, parseDmUser } from "./dm_user_config.ts";
-import { type Endpoint, formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import {
+  type Endpoint,
+  formatEndpoint,
+  parseEndpoint,
+  parseMetricsEndpoint,
+  type TcpEndpoint,
+  type UnixEndpoint,
+} from "./endpoint.ts";
 import {
   CHANNELS_MAX,
   CONFIG_BYTES_MAX,
@@ -90,6 +97,8 @@ export interface DaemonConfig {
   readonly stateDir: string | null;
   /** What onexit actions can run. */
   readonly hooks: Hooks;
+  /** Where metrics and health are served, or null. */
+  readonly metrics: UnixEndpoint | TcpEndpoint | null;
 }
 
 /** Parts of a configuration, before they are put together and checked as a whole. */
@@ -103,6 +112,7 @@ interface FileTop {
   readonly limits: Readonly<Record<string, unknown>> | undefined;
   readonly control: Readonly<Record<string, unknown>> | undefined;
   readonly state: string | undefined;
+  readonly metrics: string | undefined;
   readonly hook: Readonly<Record<string, unknown>> | undefined;
   readonly target: readonly Readonly<Record<string, unknown>>[];
 }
@@ -139,6 +149,7 @@ const topSchema: OptionSchema<FileTop> = optionSchema<FileTop>({
   limits: tableOption("limits of the daemon"),
   control: tableOption("how the daemon is steered"),
   state: omittable(pathOption({ summary: "folder of targets that outlive the daemon" })),
+  metrics: omittable(textOption({ summary: "where metrics are served" })),
   hook: tableOption("commands that onexit actions run"),
   target: listOption(
     v.record(v.string(), v.unknown(), "must be written as [[target]]"),
@@ -234,7 +245,7 @@ function readTable<O>(
 export function parseConfig(text: string, context: ConfigContext): ConfigParts {
   const reader: Reader = { context, places: new TomlPlaces(context.path, text) };
   const top = readTable(reader, topSchema, parseToml(reader, text), "", "the configuration");
-  const { tls, limits, control, hook = {}, state } = top;
+  const { tls, limits, control, hook = {}, state, metrics } = top;
   const folder = top["dm-user-dir"];
   return {
     ...readTargets(reader, top.target),
@@ -249,6 +260,9 @@ export function parseConfig(text: string, context: ConfigContext): ConfigParts {
     }),
     ...(control === undefined ? {} : { control: readControl(reader, control) }),
     ...(state === undefined ? {} : { stateDir: state }),
+    ...(metrics === undefined ? {} : {
+      metrics: parseMetricsEndpoint(metrics, reader.places.find("metrics", "value").origin),
+    }),
     hooks: parseHooks(hook, (key, part) => reader.places.find(`hook.${key}`, part)),
   };
 }
@@ -488,7 +502,7 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
     if (filters.length <= FILTERS_MAX) continue;
     throw new UsageError(`Cannot add target "${name}": it has more than ${FILTERS_MAX} filters`);
   }
-  const { connectionsMax = CONNECTIONS_DEFAULT, hooks = new Map() } = parts;
+  const { connectionsMax = CONNECTIONS_DEFAULT, hooks = new Map(), metrics = null } = parts;
   return {
     targets,
     endpoints,
@@ -500,6 +514,7 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
     control,
     stateDir,
     hooks,
+    metrics,
   };
 }
 

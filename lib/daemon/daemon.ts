@@ -26,6 +26,7 @@ import type { DmUserConfig } from "./dm_user_config.ts";
 import { formatEndpoint, nbdUriOf } from "./endpoint.ts";
 import { liveTable } from "./export_table.ts";
 import { type Listener, openListeners } from "./listeners.ts";
+import { Observation } from "./observation.ts";
 import type { Target } from "./target.ts";
 import { Targets } from "./targets.ts";
 
@@ -82,6 +83,8 @@ export interface Daemon {
   readonly dmUser: readonly DaemonDmUser[];
   /** How it can be steered. */
   readonly control: DaemonControl;
+  /** Where its metrics are served, an http URL or "unix:PATH", or null. */
+  readonly metrics: string | null;
   /** Every way into its targets: who uses what, to look at and to revoke. */
   readonly files: OpenFileTable;
   /** The target of clients that name none, or null. */
@@ -122,6 +125,7 @@ class RunningDaemon implements Daemon {
   #connections: Connections | null = null;
   #state: StateStore | null = null;
   #plane: ControlPlane | null = null;
+  readonly #observation: Observation;
   readonly #dmUserDevices: DmUserDevice[] = [];
   #stopped: Promise<void> | null = null;
 
@@ -140,6 +144,18 @@ class RunningDaemon implements Daemon {
       tls: config.tls !== null,
       defaultTarget: config.defaultTarget,
     });
+    this.#observation = new Observation({
+      version: options.version ?? "",
+      targets: this.#targets,
+      files: this.files,
+      pool: this.#pool,
+      connections: () => ({ count: this.connectionCount, max: config.connectionsMax }),
+      log: options.log,
+    });
+  }
+
+  get metrics(): string | null {
+    return this.#observation.address;
   }
 
   get targets(): ReadonlyMap<string, Target> {
@@ -155,7 +171,8 @@ class RunningDaemon implements Daemon {
   }
 
   async start(): Promise<void> {
-    const { targets, endpoints, tls: tlsConfig, control, stateDir } = this.#config;
+    const { targets, endpoints, tls: tlsConfig, control, stateDir, metrics } = this.#config;
+    await this.#observation.start(metrics);
     if (stateDir !== null) this.#state = new StateStore(stateDir);
     const steered = control !== null || stateDir !== null;
     const tls = tlsConfig === null ? null : await loadTls(tlsConfig);
@@ -167,6 +184,7 @@ class RunningDaemon implements Daemon {
     if (this.#listeners.length > 0 || steered) await this.#startAccepting(tls);
     if (steered) await this.#startControl();
     this.#serveDmUser();
+    this.#observation.enter("serving");
   }
 
   /** Serves NBD. */
@@ -196,6 +214,7 @@ class RunningDaemon implements Daemon {
       onEvent: (event) => this.#heard(event),
       onFailure: (reason) => {
         log.error(`The acceptor has failed, nobody can connect any more: ${reason}`);
+        this.#observation.enter("failed");
         this.#options.onFailure?.(new Error(reason));
       },
     });
@@ -222,7 +241,7 @@ class RunningDaemon implements Daemon {
         version,
         control: this.control.endpoints,
         nbd: this.endpoints.map(({ label }) => label),
-        metrics: null,
+        metrics: this.metrics,
         stateDir,
         hooks: [...hooks.keys()],
         defaultTarget,
@@ -288,11 +307,12 @@ class RunningDaemon implements Daemon {
   }
 
   stop(): Promise<void> {
-    this.#stopped ??= this.#stop();
+    this.#stopped ??= this.#stop().finally(() => this.#observation.stop());
     return this.#stopped;
   }
 
   async #stop(): Promise<void> {
+    this.#observation.enter("stopping");
     this.#targets.refuse();
     await this.#plane?.stopReconciling();
     await this.#targets.beginStop();

@@ -183,6 +183,27 @@ function parsePort(text: string, port: string, place: Place): number {
   }).port;
 }
 
+/**
+ * Parses where metrics are served: unix:PATH or tcp:HOST:PORT, since there is no port that they have by
+ * custom. Throws UsageError.
+ */
+export function parseMetricsEndpoint(text: string, origin?: string): UnixEndpoint | TcpEndpoint {
+  const endpoint = parseEndpoint(text, origin);
+  const place: Place = {
+    ...(origin === undefined ? {} : { origin }),
+    text,
+    start: 0,
+    end: text.length,
+  };
+  if (endpoint.kind === "systemd") {
+    throw refuse(text, "metrics are served on unix:PATH or tcp:HOST:PORT", place);
+  }
+  if (endpoint.kind === "tcp" && !/^tcp:(?:.*:)?\d+$/.test(text)) {
+    throw refuse(text, "the port is missing; write tcp:HOST:PORT", place);
+  }
+  return endpoint;
+}
+
 /** Writes an endpoint as `parseEndpoint` reads it. */
 export function formatEndpoint(endpoint: Endpoint): string {
   switch (endpoint.kind) {

@@ -41,3 +41,19 @@ export const TARGET_ENDPOINTS_MAX = 8;
 export const LISTENERS_MAX = 1_024;
 /** Most filters of one target. */
 export const FILTERS_MAX = 16;
+/** Connections to the metrics at once; more are closed. */
+export const METRICS_CONNECTIONS_MAX = 64;
+/** Bytes of the head of a request for metrics; more is answered with 431. */
+export const METRICS_REQUEST_BYTES_MAX: number = 8 * 1024;
+/** Time in ms in which a request for metrics has to come whole. */
+export const METRICS_REQUEST_MS_MAX = 5_000;
+/** Time in ms after which a connection to the metrics on which nothing happens is closed. */
+export const METRICS_SILENCE_MS_MAX = 60_000;
+/** Time in ms for which figures are told again instead of being made anew. */
+export const METRICS_KEPT_MS = 250;
+/** Targets whose figures are written before other work has its turn. */
+export const METRICS_TARGETS_AT_ONCE = 32;
+/** Time in ms between two looks at whether operations end. */
+export const HEALTH_LOOK_MS = 5_000;
+/** Time in ms after which a target with operations under way, of which none ends, does not answer. */
+export const HEALTH_STALL_MS = 30_000;

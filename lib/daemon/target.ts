@@ -89,18 +89,34 @@ export async function openTarget(
   };
 }
 
-/** One layer more; verbs of the layers below stay in reach unless this one has verbs of its own. */
+/** One layer more. */
 async function wrapped(
   below: Opened,
   wrap: (next: Opened["backend"]) => Promise<Opened>,
 ): Promise<Opened> {
-  const { backend, management = below.management } = await wrap(below.backend).catch(
-    async (error: unknown) => {
-      await below.backend[Symbol.asyncDispose]();
-      throw error;
-    },
-  );
-  return { backend, ...(management === undefined ? {} : { management }) };
+  const { backend, management } = await wrap(below.backend).catch(async (error: unknown) => {
+    await below.backend[Symbol.asyncDispose]();
+    throw error;
+  });
+  const verbs = stacked(below.management, management);
+  return { backend, ...(verbs === undefined ? {} : { management: verbs }) };
+}
+
+/**
+ * The verbs of a layer over those of the layers below. A layer that holds data of its own hides verbs on
+ * the data below, which would not be those of the target; one that only tells facts adds them.
+ */
+function stacked(
+  below: Management | undefined,
+  own: Management | undefined,
+): Management | undefined {
+  if (below === undefined || own === undefined) return own ?? below;
+  const describe = (): ReturnType<NonNullable<Management["describe"]>> => ({
+    ...below.describe?.(),
+    ...own.describe?.(),
+  });
+  const holdsData = Object.keys(own).some((verb) => verb !== "describe");
+  return holdsData ? { ...own, describe } : { ...below, describe };
 }
 
 async function deviceOf(

@@ -26,10 +26,12 @@ import {
   isSpecialPath,
   parentPath,
   quoted,
+  unwatchPath,
   watchPath,
 } from "./path.ts";
 import {
   type Identity,
+  ignoring,
   inherit,
   MAY_OWN,
   MAY_READ,
@@ -155,7 +157,7 @@ export class StoreConnection implements Identity {
     const node = this.#findOrNull(whole, MAY_WRITE, transaction);
     if (node === null) return this.#create(whole, bytes, transaction);
     const growth = bytes.length - node.value.length;
-    this.#checkSize(recordBytes(node) + growth, whole);
+    this.#checkSize(recordBytes(node) + growth, whole, transaction);
     this.#checkStore(0, growth, transaction);
     this.#tree(transaction).setValue(whole, bytes);
     this.#ledger(transaction).bytes += growth;
@@ -192,14 +194,16 @@ export class StoreConnection implements Identity {
     if (!this.privileged && permissions.length > this.#quota("node-permissions")) {
       throw new XenstoreError("ENOSPC", `Cannot set permissions of ${quoted(path)}: too many`);
     }
-    const stranger = permissions.find(({ domid }) => !domains.knows(domid));
-    if (stranger !== undefined || permissions.length === 0) {
-      const reason = stranger === undefined ? "none are given" : `no domain ${stranger.domid}`;
+    const owner = permissions[0]?.domid;
+    if (owner === undefined || !domains.knows(owner)) {
+      const reason = owner === undefined ? "none are given" : `no domain ${owner}`;
       throw new XenstoreError(
-        stranger === undefined ? "EINVAL" : "ENOENT",
+        owner === undefined ? "EINVAL" : "ENOENT",
         `Cannot set permissions of ${quoted(path)}: ${reason}`,
       );
     }
+    // A domain that comes later must not get what was meant for an earlier one of its number.
+    permissions = ignoring(permissions, (domid) => !domains.knows(domid));
     if (isSpecialPath(path)) {
       const old = special.get(path);
       if (old === undefined) throw invalid(path);
@@ -215,13 +219,12 @@ export class StoreConnection implements Identity {
       throw new XenstoreError("EPERM", `Cannot give ${quoted(whole)} away: only domain 0 may`);
     }
     const growth = RECORD_PERMISSION_BYTES * (permissions.length - old.length);
-    this.#checkSize(recordBytes(node) + growth, whole);
+    this.#checkSize(recordBytes(node) + growth, whole, transaction);
     this.#checkStore(0, growth, transaction);
     this.#tree(transaction).setPermissions(whole, permissions);
     const ledger = this.#ledger(transaction);
     ledger.bytes += growth;
     ledger.move(from, to);
-    if (transaction !== null) this.#touch(transaction, whole).oldPermissions ??= old;
     this.#changed(whole, transaction, old);
   }
 
@@ -250,11 +253,13 @@ export class StoreConnection implements Identity {
     if (transaction.failed) {
       throw new XenstoreError("ENOMEM", `Cannot commit transaction ${id}: it exceeded a quota`);
     }
+    // As in xenstored one node fewer than without a transaction.
+    const created = transaction.ledger.ownedBy(this.domid);
+    if (!this.privileged && transaction.creates) this.#checkOwned(created + 1);
     if (!transaction.fits(this.#store.tree)) {
       throw new XenstoreError("EAGAIN", `Cannot commit transaction ${id}: others came first`);
     }
     this.#checkStore(0, 0, transaction);
-    if (!this.privileged) this.#checkOwned(transaction.ledger.ownedBy(this.domid), null);
     this.#store.commit(transaction);
   }
 
@@ -318,7 +323,7 @@ export class StoreConnection implements Identity {
 
   /** Ends a watch. Throws ENOENT if there is none of this path and token. */
   unwatch(path: string, token: string): void {
-    const key = `${watchPath(path, this.domid)}\0${token}`;
+    const key = `${unwatchPath(path, this.domid)}\0${token}`;
     const watch = this.#watches.get(key);
     if (watch === undefined) {
       throw new XenstoreError("ENOENT", `Cannot unwatch ${quoted(path)}: it is not watched so`);
@@ -451,27 +456,35 @@ export class StoreConnection implements Identity {
     transaction: Transaction | null,
   ): void {
     const record = RECORD_HEADER_BYTES + RECORD_PERMISSION_BYTES * permissions.length;
-    this.#checkSize(record + value.length, path);
-    this.#checkSize(parentBytes + (names[names.length - 1] ?? "").length + 1, parentPath(path));
-    for (const name of names.slice(0, -1)) this.#checkSize(record + name.length + 1, path);
+    this.#checkSize(record + value.length, path, transaction);
+    this.#checkSize(
+      parentBytes + (names[names.length - 1] ?? "").length + 1,
+      parentPath(path),
+      transaction,
+    );
+    for (const name of names.slice(0, -1)) {
+      this.#checkSize(record + name.length + 1, path, transaction);
+    }
     const nameBytes = names.reduce((sum, name) => sum + name.length + 1, 0);
     this.#checkStore(names.length, record * names.length + nameBytes + value.length, transaction);
-    if (!this.privileged) this.#checkOwned(names.length, transaction);
+    // What a transaction creates is counted when it is committed.
+    if (!this.privileged) this.#checkOwned(transaction === null ? names.length : 1);
+    if (transaction !== null) transaction.creates = true;
     // In a transaction all of these have been touched by the look-up, so that nothing fails half way.
   }
 
-  #checkSize(bytes: number, path: string): void {
+  #checkSize(bytes: number, path: string, transaction: Transaction | null): void {
     if (this.privileged || bytes < this.#quota("node-size")) return;
+    if (transaction !== null) transaction.failed = true;
     throw new XenstoreError(
       "ENOSPC",
       `Cannot write ${quoted(path)}: its record has ${bytes} bytes`,
     );
   }
 
-  #checkOwned(more: number, transaction: Transaction | null): void {
-    const owned = this.#store.ledger.ownedBy(this.domid) +
-      (transaction?.ledger.ownedBy(this.domid) ?? 0);
-    if (more <= 0 || owned + more <= this.#quota("nodes")) return;
+  #checkOwned(more: number): void {
+    const owned = this.#store.ledger.ownedBy(this.domid);
+    if (owned + more <= this.#quota("nodes")) return;
     throw new XenstoreError("ENOSPC", `Cannot create nodes: domain ${this.domid} owns ${owned}`);
   }
 

@@ -15,7 +15,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     if (args.length > 0) throw wrong("check takes no argument");
     return "OK\0";
   },
-  help: () => `These commands are supported:\n\t${Object.keys(COMMANDS).join("\n\t")}\n\0`,
+  help: (_, args) => {
+    if (args.length > 0) throw wrong("help takes no argument");
+    return `These commands are supported:\n\t${Object.keys(COMMANDS).join("\n\t")}\n\0`;
+  },
   memreport: ({ store }) =>
     `nodes ${store.ledger.nodes}\nbytes ${store.ledger.bytes}\n` +
     `connections ${store.connectionCount()}\n\0`,
@@ -29,7 +32,9 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       const names = Object.keys(QUOTA_DEFAULTS).filter(isQuotaName);
       return `${names.map((each) => `${each}: ${domains.globalQuota(each)}\n`).join("")}\0`;
     }
-    if (command === "set" && args.length === 3 && isQuotaName(name) && /^\d{1,9}$/.test(value)) {
+    if (
+      command === "set" && args.length === 3 && isQuotaName(name) && /^[1-9]\d{0,8}$/.test(value)
+    ) {
       domains.setGlobalQuota(name, Number(value));
       return "OK\0";
     }

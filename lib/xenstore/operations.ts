@@ -7,12 +7,13 @@
 import { controlCommand } from "./control.ts";
 import { DAEMON_COMMAND, DOMID_SELF, OPERATION } from "./constants.ts";
 import type { StoreConnection } from "./connection.ts";
-import { isDomid, isQuotaName, QUOTA_DEFAULTS } from "./domains.ts";
+import { isQuotaName, QUOTA_DEFAULTS } from "./domains.ts";
 import { XenstoreError } from "./errors.ts";
 import { PAYLOAD_BYTES_MAX } from "./limits.ts";
-import { allStrings, leadingNumber, type Message, oneString, textOf } from "./message.ts";
-import { domainPath, watchPath } from "./path.ts";
+import { allStrings, bytesOf, leadingNumber, type Message, oneString, textOf } from "./message.ts";
+import { domainPath } from "./path.ts";
 import { formatPermission, parsePermission, type Permission } from "./permissions.ts";
+import type { TreeNode } from "./tree.ts";
 
 /** Who asks: a connection of the store and what the wire adds to it. */
 export interface Requester {
@@ -66,6 +67,13 @@ function strings(payload: Uint8Array, count: number): string[] {
   return all;
 }
 
+/** Strings of which further ones do not count. */
+function firstStrings(payload: Uint8Array, count: number): string[] {
+  const all = allStrings(payload);
+  if (all.length < count) throw malformed(`it has ${all.length} strings instead of ${count}`);
+  return all;
+}
+
 function limited(reply: string): string {
   if (reply.length <= PAYLOAD_BYTES_MAX) return reply;
   throw new XenstoreError("E2BIG", `Cannot send ${reply.length} bytes: use DIRECTORY_PART`);
@@ -78,17 +86,30 @@ function otherDomain(payload: Uint8Array): number {
   return domid;
 }
 
+interface Listing {
+  readonly generation: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Lists of names as they were sent, for as long as they are right. */
+const LISTINGS = new WeakMap<TreeNode, Listing>();
+
 const directory: Operation = ({ connection }, { payload, transactionId }) => {
-  const names = connection.directory(only(payload), transactionId);
-  return limited(names.length === 0 ? "" : `${names.join("\0")}\0`);
+  const node = connection.node(only(payload), transactionId);
+  const kept = LISTINGS.get(node);
+  if (kept?.generation === node.generation) return kept.bytes;
+  if (node.children.size === 0) return "";
+  const bytes = bytesOf(limited(`${[...node.children.keys()].join("\0")}\0`));
+  LISTINGS.set(node, { generation: node.generation, bytes });
+  return bytes;
 };
 
 const directoryPart: Operation = ({ connection }, { payload, transactionId }) => {
   const [path = "", offsetText = ""] = strings(payload, 2);
   const node = connection.node(path, transactionId);
-  const offset = leadingNumber(offsetText);
+  const offset = leadingNumber(offsetText) >>> 0;
   const head = `${node.generation}\0`;
-  if (offset >= node.childBytes || offset < 0) return `${head}\0`;
+  if (offset >= node.childBytes) return `${head}\0`;
   const list = `${[...node.children.keys()].join("\0")}\0`;
   const max = PAYLOAD_BYTES_MAX - head.length - 1;
   let end = offset;
@@ -110,7 +131,6 @@ const write: Operation = ({ connection }, { payload, transactionId }) => {
 
 const setPermissions: Operation = ({ connection }, { payload, transactionId }) => {
   const [path, ...texts] = allStrings(payload);
-  if (payload[payload.length - 1] !== 0) throw malformed("the last permission does not end");
   if (path === undefined || texts.length === 0) throw malformed("it has no permission");
   const permissions: Permission[] = [];
   for (const text of texts) {
@@ -141,7 +161,6 @@ const watch: Operation = (requester, { payload }) => {
 
 const unwatch: Operation = ({ connection }, { payload }) => {
   const [path = "", token = ""] = strings(payload, 2);
-  watchPath(path, connection.domid);
   connection.unwatch(path, token);
   return OK;
 };
@@ -161,8 +180,8 @@ const endTransaction: Operation = ({ connection }, { payload, transactionId }) =
 };
 
 const introduce: Operation = ({ connection }, { payload }) => {
-  const [domid = "", , port = ""] = strings(payload, 3);
-  if (leadingNumber(port) <= 0) throw malformed("there is no such event channel");
+  const [domid = "", , port = ""] = firstStrings(payload, 3);
+  if (leadingNumber(port) === 0) throw malformed("there is no such event channel");
   connection.store.introduce(leadingNumber(domid));
   return OK;
 };
@@ -174,8 +193,7 @@ const isIntroduced: Operation = ({ connection }, { payload }) => {
 };
 
 const setTarget: Operation = ({ connection }, { payload }) => {
-  const [domid = "", target = ""] = strings(payload, 2);
-  if (leadingNumber(domid) === 0) throw malformed("domain 0 acts for nobody");
+  const [domid = "", target = ""] = firstStrings(payload, 2);
   connection.store.setTarget(leadingNumber(domid), leadingNumber(target));
   return OK;
 };
@@ -246,11 +264,8 @@ const setQuota: Operation = ({ connection }, { payload }) => {
   return OK;
 };
 
-const domainPathOf: Operation = (_, { payload }) => {
-  const domid = leadingNumber(only(payload));
-  if (domid !== DOMID_SELF && !isDomid(domid)) throw malformed("there is no such domain");
-  return `${domainPath(domid)}\0`;
-};
+const domainPathOf: Operation = (_, { payload }) =>
+  `${domainPath(leadingNumber(only(payload)) >>> 0)}\0`;
 
 const control: Operation = (requester, message) => {
   const words = allStrings(message.payload);

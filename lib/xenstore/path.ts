@@ -4,19 +4,43 @@
  * @module
  */
 import { XenstoreError } from "./errors.ts";
-import { ABSOLUTE_PATH_LENGTH_MAX, PATH_LENGTH_MAX } from "./limits.ts";
+import {
+  ABSOLUTE_PATH_LENGTH_MAX,
+  KEPT_TEXT_LENGTH_MAX,
+  PATH_LENGTH_MAX,
+  PATHS_KEPT_MAX,
+} from "./limits.ts";
 
 const VALID = /^(?:\/|(?:\/[A-Za-z0-9\-_@]+)+)$/;
-const DOMAIN_PREFIX = /^\/local\/domain\/\d{1,5}\//;
+/** As scanf(3) reads "/local/domain/%5u/", which takes a sign for one of the five characters. */
+const DOMAIN_PREFIX = /^\/local\/domain\/(?:\d{1,5}|-\d{1,4})\//;
 
 /** The home of a domain: what its relative paths begin from. */
 export function domainPath(domid: number): string {
   return `/local/domain/${domid}`;
 }
 
+/** Names of paths that were found valid lately. */
+const NAMES = new Map<string, readonly string[]>();
+
+/** The names in the path of a node, from above; none for the root. The path is valid. */
+export function namesOf(path: string): readonly string[] {
+  return NAMES.get(path) ?? split(path);
+}
+
+function split(path: string): readonly string[] {
+  return path.length === 1 ? [] : path.slice(1).split("/");
+}
+
 /** True for a path that a node may have. */
 export function isNodePath(path: string): boolean {
+  if (NAMES.has(path)) return true;
   if (!VALID.test(path)) return false;
+  if (path.length <= KEPT_TEXT_LENGTH_MAX) {
+    if (NAMES.size >= PATHS_KEPT_MAX) NAMES.clear();
+    NAMES.set(path, split(path));
+    return true;
+  }
   if (path.length <= PATH_LENGTH_MAX) return true;
   const prefix = DOMAIN_PREFIX.exec(path)?.[0].length ?? 0;
   return path.length - prefix <= PATH_LENGTH_MAX && path.length <= ABSOLUTE_PATH_LENGTH_MAX;
@@ -30,6 +54,11 @@ export function isSpecialPath(path: string): boolean {
 /** What a caller's path means, valid or not. */
 function canonical(path: string, domid: number): string {
   return path.startsWith("/") || isSpecialPath(path) ? path : `${domainPath(domid)}/${path}`;
+}
+
+/** What is looked for among the watches of a caller: a path that cannot be is just not watched. */
+export function unwatchPath(path: string, domid: number): string {
+  return canonical(path, domid);
 }
 
 /** The whole path of what a caller wants to watch. Throws EINVAL for one that cannot be. */

@@ -16,10 +16,12 @@ export const MAY_ALL: number = MAY_READ | MAY_WRITE | MAY_OWN;
 
 /** One entry: a domain and MAY_READ, MAY_WRITE, both or 0. */
 export interface Permission {
-  /** The domain, 0 to 65535. */
+  /** The domain. Numbers that no domain can have are without effect. */
   readonly domid: number;
   /** MAY_READ, MAY_WRITE, both or 0. */
   readonly rights: number;
+  /** Kept and shown, but without effect: the domain was not known, or is no more. */
+  readonly ignored?: true;
 }
 
 /** The permissions of a node, at least one entry. Never changed in place. */
@@ -29,7 +31,7 @@ export type Permissions = readonly Permission[];
 export const PRIVATE: Permissions = Object.freeze([Object.freeze({ domid: 0, rights: 0 })]);
 
 const LETTERS = "nrwb";
-const DOMID_MAX = 0xffff;
+const NUMBER = /^[ \t-\r]*(?:\+|(-))?(?:(0[xX][0-9a-fA-F]+)|0([0-7]+)|(0|[1-9]\d*))$/;
 
 /** Who asks, as far as permissions go. */
 export interface Identity {
@@ -41,12 +43,13 @@ export interface Identity {
   readonly target: number | null;
 }
 
-/** Reads "r5" and the like; null if it is none. */
+/** Reads "r5" and the like; null if it is none. The number is one of strtol(3) with base 0. */
 export function parsePermission(text: string): Permission | null {
-  const rights = LETTERS.indexOf(text.slice(0, 1));
-  if (rights < 0 || !/^.\d{1,5}$/.test(text)) return null;
-  const domid = Number(text.slice(1));
-  return domid > DOMID_MAX ? null : { domid, rights };
+  const rights = text === "" ? -1 : LETTERS.indexOf(text.charAt(0));
+  const [, minus, hex, octal, decimal] = NUMBER.exec(text.slice(1)) ?? [];
+  const digits = hex ?? (octal === undefined ? decimal : `0o${octal}`);
+  if (rights < 0 || digits === undefined) return null;
+  return { domid: Number(digits) * (minus === undefined ? 1 : -1) | 0, rights };
 }
 
 /** "r5" and the like. */
@@ -68,11 +71,29 @@ export function rightsOf(
   if (privileged || owner === domid || owner === target) return MAY_ALL;
   for (let at = 1; at < permissions.length; at++) {
     const entry = permissions[at];
-    if (entry !== undefined && (entry.domid === domid || entry.domid === target)) {
+    if (entry === undefined || entry.ignored === true) continue;
+    if (entry.domid === domid || entry.domid === target) {
       return entry.rights;
     }
   }
   return permissions[0]?.rights ?? 0;
+}
+
+/** The same list, in which entries for some domains have no effect. */
+export function ignoring(
+  permissions: Permissions,
+  ignored: (domid: number) => boolean,
+): Permissions {
+  return permissions.map((each, at) =>
+    at > 0 && ignored(each.domid) ? { ...each, ignored: true } : each
+  );
+}
+
+/** A list without a domain; what the domain owned is owned by domain 0. */
+export function withoutDomain(permissions: Permissions, domid: number): Permissions {
+  const [first = { domid: 0, rights: 0 }, ...others] = permissions;
+  const owner = first.domid === domid ? 0 : first.domid;
+  return [{ domid: owner, rights: first.rights }, ...others.filter((each) => each.domid !== domid)];
 }
 
 /** The permissions of a node that a caller creates below one with these. */

@@ -12,9 +12,9 @@ import { Domains, isDomid } from "./domains.ts";
 import { XenstoreError } from "./errors.ts";
 import { Ledger } from "./ledger.ts";
 import { baseName, parentPath } from "./path.ts";
-import { type Permissions, PRIVATE } from "./permissions.ts";
+import { ignoring, ownerOf, type Permissions, PRIVATE, withoutDomain } from "./permissions.ts";
 import type { Transaction } from "./transaction.ts";
-import { ownedBy, Tree, type TreeNode, visitUpwards } from "./tree.ts";
+import { ownedBy, Tree, visitUpwards } from "./tree.ts";
 import { WatchTable } from "./watches.ts";
 
 /** A change that was committed. */
@@ -23,6 +23,12 @@ export interface StoreChange {
   readonly path: string;
   /** Whether it is there now; else it was removed with all below it. */
   readonly kind: "set" | "removed";
+}
+
+/** A node that is being removed: the permissions of it and of its parent let watchers hear of that. */
+interface Gone {
+  readonly path: string;
+  readonly permissions: readonly (Permissions | undefined)[];
 }
 
 /** A XenStore. */
@@ -120,7 +126,7 @@ export class Store {
   release(domid: number): void {
     this.domains.introduced(domid);
     for (const each of [...this.#connections]) if (each.domid === domid) each.close();
-    for (const path of ownedBy(this.tree, domid)) if (path !== "/") this.removeNode(path);
+    for (const path of ownedBy(this.tree, domid)) this.removeNode(path);
     this.#forgetPermissions(domid);
     this.domains.delete(domid);
     this.#fireRelease(domid);
@@ -142,19 +148,14 @@ export class Store {
     const node = this.tree.get(path);
     if (node === undefined) return;
     const above = this.tree.get(parentPath(path));
-    const names: [string, TreeNode][] = [];
-    visitUpwards(path, node, (each, there) => {
+    const gone: Gone[] = [];
+    visitUpwards(path, node, (each, there, parent) => {
       this.ledger.count(there, -1);
-      names.push([each, there]);
+      gone.push({ path: each, permissions: [there.permissions, (parent ?? above)?.permissions] });
     });
     this.#unlink(path);
     if (!this.watches.empty) {
-      let last: Permissions | undefined;
-      for (const [each, there] of names) {
-        const exact = each !== path;
-        last = exact ? undefined : above?.permissions;
-        this.watches.fire({ path: each, exact, permissions: [there.permissions, last] });
-      }
+      for (const each of gone) this.watches.fire({ ...each, exact: each.path !== path });
     }
     for (const each of this.#listeners) each({ path, kind: "removed" });
   }
@@ -163,7 +164,7 @@ export class Store {
   commit(transaction: Transaction): void {
     transaction.apply(this.tree);
     this.ledger.merge(transaction.ledger);
-    for (const [path, { fire, modified, oldPermissions }] of transaction.touched) {
+    for (const [path, { fire, modified }] of transaction.touched) {
       const before = transaction.before(path);
       const now = this.tree.get(path);
       if (before === undefined && now === undefined) continue;
@@ -173,10 +174,10 @@ export class Store {
         }
       }
       if (fire === "no") continue;
-      const above = parentPath(path);
-      const parent = this.tree.get(above) ?? transaction.before(above);
-      const own = now ?? before;
-      const permissions = [own?.permissions, parent?.permissions, oldPermissions];
+      const permissions = [before?.permissions];
+      if (now !== undefined) {
+        permissions.push(now.permissions, this.tree.get(parentPath(path))?.permissions);
+      }
       this.watches.fire({ path, exact: fire === "exact" && now === undefined, permissions });
     }
   }
@@ -192,20 +193,26 @@ export class Store {
     this.watches.fire({ path: RELEASE_DOMAIN, exact: false, permissions: [], detail: `${domid}` });
   }
 
-  /** A new domain of the same number must not get what the old one was given. */
+  /** A new domain of the same number must not get what the old one was given; the lists show it still. */
   #forgetPermissions(domid: number): void {
     const root = this.tree.get("/");
     const named: [string, Permissions][] = [];
     if (root !== undefined) {
       visitUpwards("/", root, (path, { permissions }) => {
-        if (permissions.some((each, at) => at > 0 && each.domid === domid)) {
+        if (permissions.some((each, at) => at > 0 && each.domid === domid && !each.ignored)) {
           named.push([path, permissions]);
         }
       });
     }
     for (const [path, permissions] of named) {
-      const kept = permissions.filter((each, at) => at === 0 || each.domid !== domid);
-      this.tree.setPermissions(path, kept);
+      this.tree.setPermissions(path, ignoring(permissions, (each) => each === domid));
+    }
+    if (root !== undefined && ownerOf(root.permissions) === domid) {
+      this.tree.setPermissions("/", withoutDomain(this.tree.get("/")?.permissions ?? [], domid));
+      this.ledger.move(domid, 0);
+    }
+    for (const [path, permissions] of this.special) {
+      this.special.set(path, withoutDomain(permissions, domid));
     }
   }
 }

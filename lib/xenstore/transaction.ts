@@ -6,7 +6,6 @@
  * @module
  */
 import { Ledger } from "./ledger.ts";
-import type { Permissions } from "./permissions.ts";
 import type { Tree, TreeNode } from "./tree.ts";
 
 /** A node that a transaction has looked at or changed. */
@@ -17,8 +16,6 @@ export interface Touched {
   modified: boolean;
   /** A commit fires watches: of the path and above, or "exact" of the path alone. */
   fire: "no" | "exact" | "all";
-  /** Permissions before the first change of them. */
-  oldPermissions: Permissions | undefined;
 }
 
 /** An open transaction. */
@@ -31,6 +28,8 @@ export class Transaction {
   readonly touched: Map<string, Touched> = new Map();
   /** What a commit adds to the store's own. */
   readonly ledger: Ledger = new Ledger();
+  /** A node was created in it. */
+  creates = false;
   /** It went past a quota and can only be given up. */
   failed = false;
   readonly #base: Tree;
@@ -47,7 +46,7 @@ export class Transaction {
     let touched = this.touched.get(path);
     if (touched === undefined) {
       const generation = this.#base.get(path)?.generation ?? 0;
-      touched = { generation, modified: false, fire: "no", oldPermissions: undefined };
+      touched = { generation, modified: false, fire: "no" };
       this.touched.set(path, touched);
     }
     return touched;

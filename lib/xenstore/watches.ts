@@ -88,15 +88,23 @@ export class WatchTable {
       for (const watch of this.#byPath.get(path) ?? []) {
         if (levelsBelow(change.path, path) <= watch.depth) found.push(watch);
       }
-      // "/" is above special paths too, as xenstored has it.
-      if (change.exact || path === "/") break;
-      if (!path.startsWith("/")) path = "/x";
+      // Nothing is above a special path.
+      if (change.exact || path === "/" || !path.startsWith("/")) break;
     }
     if (found.length > 1) found.sort(byOrder);
+    const told = new Map<Watch["deliver"], Set<string>>();
     for (const watch of found) {
       if (!watch.permits(change)) continue;
       const below = watch.depth === 1 && change.detail !== undefined && watch.path === change.path;
       const path = below ? `${change.path}/${change.detail}` : eventPath(watch, change.path);
+      if (found.length > 1) {
+        // Two watches with one token, one below the other: their events would be the same.
+        const events = told.get(watch.deliver);
+        const event = `${path}\0${watch.token}`;
+        if (events?.has(event)) continue;
+        if (events !== undefined) events.add(event);
+        else told.set(watch.deliver, new Set([event]));
+      }
       watch.deliver(path, watch.token);
     }
   }

@@ -146,6 +146,7 @@ Deno.test("completion in bash knows commands, options, kinds and files, and runs
     ["dmu se", "serve"],
     ["dmu serve --nb", "--nbd"],
     ["dmu backends mem", "memory"],
+    ["dmu filters thr", "throttle"],
     ["dmu info me", "memory:"],
     [`dmu info file:${folder.path}/di`, `${folder.path}/disk.img`],
     [`dmu serve a=file:${folder.path}/di`, `${folder.path}/disk.img`],

@@ -1,5 +1,6 @@
 /** The command line as a whole: help, exit codes, the form of errors. @module */
 import assert from "node:assert/strict";
+import { filters } from "../../lib/filters/mod.ts";
 import manifest from "../../deno.json" with { type: "json" };
 import { VERSION } from "../../cli/version.ts";
 import { CapturedIo, dmu } from "./captured_io.ts";
@@ -11,6 +12,7 @@ const COMMANDS = [
   "simulate",
   "table",
   "backends",
+  "filters",
   "completion",
   "version",
 ];
@@ -157,6 +159,25 @@ Deno.test("dmu backends lists kinds and describes one", async () => {
   const wrong = await dmu(["backends", "fil"]);
   assert.equal(wrong.code, 2);
   assert.match(wrong.stderr, /there is no such kind; did you mean "file"\?/);
+});
+
+Deno.test("dmu filters lists filters and describes one, in 80 columns", async () => {
+  const list = await dmu(["filters"]);
+  assert.equal(list.code, 0);
+  for (const { name } of filters) {
+    assert.match(list.stdout, new RegExp(`^  ${name} +\\w`, "m"));
+    const { stdout } = await dmu(["filters", name]);
+    assert.ok(stdout.startsWith(`${name}: `));
+    for (const line of stdout.split("\n")) assert.ok(line.length <= 80, `${name}: ${line}`);
+  }
+  const one = await dmu(["filters", "error"]);
+  assert.match(one.stdout, /^ {2}errno=WORD +what it fails with: one of EIO, ENOSPC/m);
+  const json: unknown = JSON.parse((await dmu(["filters", "--json"])).stdout);
+  assert.ok(typeof json === "object" && json !== null && "filters" in json);
+  assert.ok(Array.isArray(json.filters) && json.filters.length === filters.length);
+  const wrong = await dmu(["filters", "dealy"]);
+  assert.equal(wrong.code, 2);
+  assert.match(wrong.stderr, /there is no such filter; did you mean "delay"\?/);
 });
 
 Deno.test("dmu backends --json has every option", async () => {

@@ -81,6 +81,7 @@ Deno.test("dmu serve --json prints one ready line with endpoints and targets", a
     endpoints: [{ endpoint: `unix:${socket}?mode=0660`, uri: `nbd+unix:///?socket=${socket}` }],
     default: "b",
     control: null,
+    metrics: null,
     targets: [
       {
         name: "a",

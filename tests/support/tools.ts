@@ -39,6 +39,7 @@ const TOOLS = {
   nbdinfo: { package: "libnbd-bin" },
   nbdkit: { package: "nbdkit" },
   openssl: { package: "openssl" },
+  promtool: { package: "prometheus, which .ci/run unpacks and puts on PATH" },
   "python3-libnbd": { package: "python3-libnbd", command: "python3", probe: ["-c", "import nbd"] },
   "qemu-img": { package: "qemu-utils" },
   "qemu-io": { package: "qemu-utils" },
@@ -51,6 +52,7 @@ const TOOLS = {
     package: "xen-utils-4.17, which .ci/run unpacks and puts on PATH",
     probe: ["--list-tests"],
   },
+  xenstored: { package: "xen-utils-4.17, which .ci/run unpacks and puts on PATH" },
   "xenstore-ls": { package: "xenstore-utils" },
 } as const satisfies Record<string, Tool>;
 

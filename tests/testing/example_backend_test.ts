@@ -6,8 +6,10 @@
 import assert from "node:assert/strict";
 import { chunks } from "../../docs/examples/chunks.ts";
 import { ram } from "../../docs/examples/ram.ts";
+import { upper } from "../../docs/examples/upper.ts";
 import { type ContractOptions, contractTests, testContext } from "../../lib/testing/mod.ts";
-import { type Opened, parseSpec, Registry, systemContext } from "../../mod.ts";
+import { type Backend, type Opened, parseSpec, Registry, systemContext } from "../../mod.ts";
+import { makeAsync } from "../support/async_backend.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 
@@ -41,6 +43,24 @@ Deno.test("chunks refuses a disk of more chunks than it can hold open", async ()
   });
 });
 
+Deno.test("upper reads small letters as capitals, whether the layer below takes time or not", async () => {
+  for (const below of [(disk: Backend) => disk, (disk: Backend) => makeAsync(disk)]) {
+    const disk = below((await ram.open({ size: 2 ** 20 }, testContext())).backend);
+    const { backend } = await upper.open(disk, {}, testContext());
+    await backend.write(new TextEncoder().encode("Block 1z{"), 100, { fua: false });
+    const bytes = new Uint8Array(9);
+    const reading = backend.read(bytes, 100);
+    assert.equal(reading instanceof Promise, !backend.capabilities.synchronous);
+    await reading;
+    assert.equal(new TextDecoder().decode(bytes), "BLOCK 1Z{");
+    assert.equal(backend.trim, undefined);
+    await backend[Symbol.asyncDispose]();
+  }
+  const registry = new Registry();
+  registry.registerFilter(upper);
+  assert.equal(registry.findFilter("upper").name, "upper");
+});
+
 Deno.test("the guide's examples can be registered and named in a spec", () => {
   const registry = new Registry();
   registry.register(ram);
@@ -53,4 +73,9 @@ Deno.test("the guide shows the examples as they are", async () => {
   const guide = await Deno.readTextFile(new URL("docs/writing-backends.md", ROOT));
   const ramText = await Deno.readTextFile(new URL("docs/examples/ram.ts", ROOT));
   assert.ok(guide.includes(ramText), "docs/writing-backends.md and docs/examples/ram.ts differ");
+  const upperText = await Deno.readTextFile(new URL("docs/examples/upper.ts", ROOT));
+  assert.ok(
+    guide.includes(upperText),
+    "docs/writing-backends.md and docs/examples/upper.ts differ",
+  );
 });

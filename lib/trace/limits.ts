@@ -1,0 +1,43 @@
+/**
+ * The numbers of traces, each with a name, in one place.
+ *
+ * @module
+ */
+import { REQUEST_BYTES_MAX } from "../block/limits.ts";
+
+const KIB = 1024, MIB = 1024 * KIB;
+
+/** Bytes of the description in the header of a native trace. */
+export const DESCRIPTION_BYTES_MAX: number = 64 * KIB;
+/** Bytes of records after which a block of a native trace is closed. */
+export const BLOCK_BYTES: number = 256 * KIB;
+/** Bytes of records in a block at most: one record with the largest payload may follow those of a block. */
+export const BLOCK_BYTES_MAX: number = BLOCK_BYTES + REQUEST_BYTES_MAX + 64;
+/** Lines or records of a foreign trace that are wrong and told one by one; more are only counted. */
+export const PROBLEMS_TOLD_MAX = 20;
+/** Bytes of records that a recorder may be behind, where data are not kept. */
+export const RING_BYTES: number = 8 * MIB;
+/** The same where data are kept. */
+export const RING_PAYLOAD_BYTES: number = 256 * MIB;
+/** Time in ms after which a recorder writes what it has, so that a crash loses no more than that. */
+export const RECORDER_WAIT_MS = 50;
+/** Requests of a replay in flight, if not told. */
+export const REPLAY_DEPTH = 256;
+/** Requests of a replay in flight at most. */
+export const REPLAY_DEPTH_MAX = 65_536;
+/** Requests of a replay that are done and whose recorded completion is still awaited. */
+export const REPLAY_PENDING_MAX = 131_072;
+/** Time in µs before a request is due that is spent in turns of the event loop: timers are that coarse. */
+export const REPLAY_SPIN_US = 2_000;
+/** Time in µs between two turns of the event loop in a replay that never waits. */
+export const REPLAY_TURN_US = 30_000;
+/** Requests that ended otherwise than recorded and are told one by one. */
+export const MISMATCHES_TOLD_MAX = 20;
+/** Bytes of data that may be written between two flushes in a trace whose crash points are looked at. */
+export const CRASH_VOLATILE_BYTES_MAX: number = 1024 * MIB;
+/** Bytes that a crash point copies at once. */
+export const CRASH_COPY_BYTES: number = 1 * MIB;
+/** Crash points of one run at most. */
+export const CRASH_POINTS_MAX = 1_000_000;
+/** Characters of a check's output that are kept of a crash point that fails. */
+export const CRASH_OUTPUT_LENGTH_MAX = 4_096;

@@ -1,0 +1,16 @@
+/**
+ * Traces: one event model, a native format, and foreign ones.
+ *
+ * @module
+ */
+export * from "./crash_points.ts";
+export * from "./event.ts";
+export { formats } from "./formats/mod.ts";
+export * as limits from "./limits.ts";
+export { BlockBuilder, encodeHeader } from "./native.ts";
+export { digestOf } from "./record.ts";
+export * from "./recorder.ts";
+export * from "./replay.ts";
+export * from "./replay_report.ts";
+export * from "./source.ts";
+export { TraceError } from "./trace_error.ts";
