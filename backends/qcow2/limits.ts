@@ -55,7 +55,7 @@ export const CHECK_CLUSTERS_MAX = 0x7fff_ffff;
 /** Memory for the references that a check counts, bytes: one a cluster, more where counts are high. */
 export const CHECK_MEMORY_BYTES_MAX: number = 1024 * MIB;
 /** Entries of L1 and bitmap tables, and clusters of tables, that a check looks at: bounds its time. */
-export const CHECK_ENTRIES_MAX = 2 ** 31;
+export const CHECK_ENTRIES_MAX = 2 ** 30;
 /** Tables that begin within a cluster, which is damage, that a check looks into. */
 export const CHECK_UNALIGNED_TABLES_MAX = 1024;
 /** Messages that a check keeps; the rest is counted. */

@@ -79,19 +79,14 @@ async function countL1(state: CheckState, table: L1Table): Promise<void> {
   if (entries === 0) return;
   spend(state, Math.ceil(entries * 8 / state.cluster));
   if (!refer(state, offset, entries * 8, times, what)) return;
+  const ofTable = `An L2 table of ${what}`;
   await forEachEntry(state, offset, entries, (index, high, low) => {
     const { findings, cluster } = state;
     const l2Offset = entryOffset(high, low);
     if (l1ReservedSet(high, low)) {
       findings.corruption(`Entry ${index} of ${what} has reserved bits set`, times);
     }
-    const there = refer(
-      state,
-      l2Offset,
-      cluster,
-      times,
-      `The L2 table of entry ${index} of ${what}`,
-    );
+    const there = refer(state, l2Offset, cluster, times, ofTable);
     if (l2Offset % cluster !== 0) {
       findings.corruption(
         `Entry ${index} of ${what} points to ${hex(l2Offset)}, which no cluster begins at`,

@@ -62,6 +62,8 @@ export interface CheckState {
   clusters: number;
   /** Entries looked at so far. */
   work: number;
+  /** The run of data, or hole, of the file that was looked at last. */
+  run: { readonly start: number; readonly end: number; readonly hole: boolean };
   /** Bytes of tables looked at since others could run. */
   unbreathed: number;
   /** Clock, abort signal, progress. */
@@ -105,6 +107,7 @@ export function startCheck(
     badBitmaps: false,
     clusters,
     work: 0,
+    run: { start: 0, end: 0, hole: false },
     unbreathed: 0,
     context,
   };
@@ -176,8 +179,13 @@ export function refcountDue({ references, refcounts }: CheckState, cluster: numb
 
 /** True if the file has nothing but a hole there: it reads as zeroes, without being read. */
 export function isHole(state: CheckState, offset: number, length: number): boolean {
-  if (offset >= state.fileBytes) return true;
-  const [first] = state.file.extents(offset, Math.min(length, state.fileBytes - offset), 1);
-  return first !== undefined && !first.data &&
-    first.length >= Math.min(length, state.fileBytes - offset);
+  const { file, fileBytes } = state;
+  if (offset >= fileBytes) return true;
+  // Tables are looked at in the order of the file: one look finds where the present run ends.
+  if (offset < state.run.start || offset >= state.run.end) {
+    const [first] = file.extents(offset, fileBytes - offset, 1);
+    const end = offset + (first?.length ?? 1);
+    state.run = { start: offset, end, hole: first?.data === false };
+  }
+  return state.run.hole && Math.min(offset + length, fileBytes) <= state.run.end;
 }
