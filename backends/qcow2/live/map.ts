@@ -6,19 +6,8 @@
 import type { MapEntry } from "../../../lib/block/image.ts";
 import { entryOffset } from "../format/entries.ts";
 import { COMPRESSED, DATA, emptyRun, mapRun, UNALLOCATED, ZERO_ALLOCATED } from "./mapping.ts";
-import { hasPreallocatedTables } from "./preallocated.ts";
+import { isPreallocated } from "./preallocated.ts";
 import type { ImageState } from "./state.ts";
-
-/** Tells of an image whether its tables were made before its data, once. */
-const preallocated = new WeakMap<ImageState, boolean>();
-
-function isPreallocated(state: ImageState): boolean {
-  const known = preallocated.get(state);
-  if (known !== undefined) return known;
-  const found = hasPreallocatedTables(state.file.raw, state.header);
-  preallocated.set(state, found);
-  return found;
-}
 
 /** Where an extended entry without data at `offset` has space reserved; null if nowhere. */
 function reservedPlace(state: ImageState, offset: number): number | null {

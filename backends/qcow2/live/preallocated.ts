@@ -9,6 +9,7 @@ import type { RawFile } from "../../../lib/sys/file_access.ts";
 import { refcountBlockOffset, refcountCodec } from "../format/entries.ts";
 import { clusterBytes, type QcowHeader } from "../format/header.ts";
 import { viewOf } from "../format/numbers.ts";
+import type { ImageState } from "./state.ts";
 
 /** Clusters with a refcount; counting ends at `enough`. */
 function countUsed(file: RawFile, header: QcowHeader, clusters: number, enough: number): number {
@@ -32,10 +33,22 @@ function countUsed(file: RawFile, header: QcowHeader, clusters: number, enough: 
 }
 
 /** True if many more clusters are in use than there is storage for. */
-export function hasPreallocatedTables(file: RawFile, header: QcowHeader): boolean {
+function hasPreallocatedTables(file: RawFile, header: QcowHeader): boolean {
   const cluster = clusterBytes(header);
   const stored = Math.floor(file.allocated() / cluster);
   const enough = Math.max(Math.floor(stored * 10 / 9), stored + 2);
   const clusters = Math.ceil(file.size() / cluster);
   return clusters >= enough && countUsed(file, header, clusters, enough) >= enough;
+}
+
+/** Tells of an image whether its tables were made before its data: found out once, as QEMU does it. */
+const preallocated = new WeakMap<ImageState, boolean>();
+
+/** True if holes in the file of an open image tell of zeroes that its tables do not know of. */
+export function isPreallocated(state: ImageState): boolean {
+  const known = preallocated.get(state);
+  if (known !== undefined) return known;
+  const found = hasPreallocatedTables(state.file.raw, state.header);
+  preallocated.set(state, found);
+  return found;
 }

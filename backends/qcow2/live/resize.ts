@@ -74,6 +74,10 @@ function grow(changers: Changers, size: number): void {
   if (covered > firstNew) {
     hideBacking(changers, firstNew * clusterBytes, covered * clusterBytes);
   }
+  if (state.layout.externalRaw) {
+    state.dataFile?.extend(size);
+    changers.writer.reserve(firstNew, end);
+  }
   setSize(state, size);
 }
 
