@@ -66,15 +66,16 @@ export function completeCommand(io: CliIo, program: AnyCommand): AnyCommand {
     .action((words) => {
       const root = new RootCommand();
       for (const each of program.commands) {
-        if (each.name() !== "complete") describe(root, each, words.at(-1) ?? "");
+        if (each.name() !== "complete") describe(root, each, each.name(), words.at(-1) ?? "");
       }
       root.parse([...words]);
     });
 }
 
-/** Tells the completer of a command, given the word that is being typed. */
-function describe(root: RootCommand, each: AnyCommand, word: string): void {
-  const target = root.command(each.name(), each.summary());
+/** Tells the completer of a command and those below it, given the word that is being typed. */
+function describe(root: RootCommand, each: AnyCommand, path: string, word: string): void {
+  const target = root.command(path, each.summary());
+  for (const below of each.commands) describe(root, below, `${path} ${below.name()}`, word);
   for (const option of each.options) {
     const name = option.long?.replace(/^--/, "");
     if (name === undefined) continue;
@@ -87,6 +88,7 @@ function describe(root: RootCommand, each: AnyCommand, word: string): void {
     const handler = (add: Complete): void => {
       for (const choice of argChoices) add(choice, "");
       if (argument.name() === "kind") completeKind(add);
+      else if (argument.name() === "file") completePath(add, word, "");
       else if (argument.name() === "filter") completeFilter(add);
       else if (argChoices.length === 0) completeSpec(add, word);
     };
@@ -107,11 +109,18 @@ function completeFilter(add: Complete): void {
   for (const { name, summary } of defaultRegistry().filters) add(name, summary);
 }
 
-/** Kinds of storage and schemes; after `file:` the files. What stands before NAME's "=" is left out. */
+/** Kinds of storage and schemes; after `file:` and others that take a path the files. What stands before NAME's "=" is left out. */
 function completeSpec(add: Complete, whole: string): void {
   const word = whole.replace(/^[\w.-]+=/, "");
-  if (word.startsWith("file:")) return completePath(add, word.slice("file:".length), "file:");
-  for (const { name, summary, schemes = [] } of defaultRegistry().backends) {
+  const { backends } = defaultRegistry();
+  const kind = backends.find(({ name, argument }) =>
+    argument === "path" && word.startsWith(`${name}:`)
+  );
+  if (kind !== undefined) {
+    const prefix = `${kind.name}:`;
+    return completePath(add, word.slice(prefix.length), prefix);
+  }
+  for (const { name, summary, schemes = [] } of backends) {
     if (schemes.length === 0) add(`${name}:`, summary);
     for (const scheme of schemes) add(`${scheme}://`, summary);
   }
