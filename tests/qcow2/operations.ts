@@ -152,7 +152,20 @@ function randomRange(random: SeededRandom, size: number, cluster: number): [numb
   return [first * unit, Math.min(size, count * unit)];
 }
 
-function randomSize(random: SeededRandom, { size, cluster }: DiskShape): number {
+/**
+ * A new size. A smaller one is of whole clusters: QEMU leaves what is in the rest of the last one, and
+ * has it there again when the disk grows.
+ */
+function randomSize(
+  random: SeededRandom,
+  { content }: DiskModel,
+  { size, cluster }: DiskShape,
+): number {
+  const wanted = anySize(random, size, cluster);
+  return wanted > content.length ? wanted : Math.ceil(wanted / cluster) * cluster;
+}
+
+function anySize(random: SeededRandom, size: number, cluster: number): number {
   const unit = random.pick([SECTOR_BYTES, cluster]);
   const least = Math.ceil(size / 2 / unit);
   return (least + random.below(Math.ceil(size / unit))) * unit;
@@ -169,7 +182,9 @@ function randomIo(random: SeededRandom, model: DiskModel, shape: DiskShape): Ope
 
 function randomStructural(random: SeededRandom, model: DiskModel, shape: DiskShape): Operation {
   const { snapshots } = model;
-  if (shape.resize && random.oneIn(3)) return { kind: "resize", size: randomSize(random, shape) };
+  if (shape.resize && random.oneIn(3)) {
+    return { kind: "resize", size: randomSize(random, model, shape) };
+  }
   if (shape.commits === true && random.oneIn(4)) return { kind: "commit" };
   if (!shape.snapshots || random.oneIn(3)) return { kind: "reopen" };
   if (snapshots.length > 0 && random.oneIn(2)) {
