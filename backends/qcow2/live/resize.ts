@@ -120,14 +120,14 @@ function hideBacking(changers: Changers, size: number, from: number, to: number)
 function growL1(state: ImageState, entries: number): void {
   const { l1, layout, refcounts, file, metadata, header } = state;
   if (entries <= l1.size) return;
-  state.committer.commitNow();
   const { clusterBytes } = layout;
   const clusters = Math.ceil(entries * 8 / clusterBytes);
   const first = refcounts.allocateAtEnd(clusters), offset = first * clusterBytes;
   const bytes = new Uint8Array(clusters * clusterBytes);
   bytes.set(l1.bytes.subarray(0, l1.size * 8));
   file.write(bytes, offset);
-  state.committer.commitNow();
+  // Its refcounts are not put off: no dirty bit would tell of them.
+  state.committer.finishNow();
   const old = { first: header.l1Offset / clusterBytes, clusters: clustersOf(l1, clusterBytes) };
   state.writeHeader({ l1Offset: offset, l1Size: entries });
   file.raw.flush();
