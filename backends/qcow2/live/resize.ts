@@ -126,8 +126,7 @@ function growL1(state: ImageState, entries: number): void {
   const bytes = new Uint8Array(clusters * clusterBytes);
   bytes.set(l1.bytes.subarray(0, l1.size * 8));
   file.write(bytes, offset);
-  // Its refcounts are not put off: no dirty bit would tell of them.
-  state.committer.finishNow();
+  state.committer.commitNow();
   const old = { first: header.l1Offset / clusterBytes, clusters: clustersOf(l1, clusterBytes) };
   state.writeHeader({ l1Offset: offset, l1Size: entries });
   file.raw.flush();
