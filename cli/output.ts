@@ -18,13 +18,26 @@ export const EXIT_FAILED = 1;
 /** Exit code: the command line, or a file it names, is wrong. */
 export const EXIT_USAGE = 2;
 
+/** Thrown by a command that has done and printed all it had to, and whose result is in its exit code. */
+export class ExitCode extends Error {
+  /** The exit code, 1 to 255. */
+  readonly code: number;
+
+  /** `code` is what the command documents. */
+  constructor(code: number) {
+    super(`The result is exit code ${code}`);
+    this.name = "ExitCode";
+    this.code = code;
+  }
+}
+
 /** Prints a value as one line of JSON. */
 export function printJson(io: CliIo, value: unknown): void {
   io.out(`${JSON.stringify(value)}\n`);
 }
 
 /** Columns that lists keep to. */
-const COLUMNS_MAX = 80;
+export const COLUMNS_MAX = 80;
 /** Blanks before and between columns. */
 const GAP = "  ";
 
@@ -61,8 +74,31 @@ export function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
+/**
+ * Ends a command with an exit code. The message is printed like any other error; null if everything has
+ * been said already.
+ */
+export class ExitError extends Error {
+  /** The exit code. */
+  readonly code: number;
+  /** What is still to be said. */
+  readonly words: string | null;
+
+  /** `words` reads "Cannot do X: reason". */
+  constructor(code: number, words: string | null, options?: { cause?: unknown }) {
+    super(words ?? `Ended with exit code ${code}`, options);
+    this.name = "ExitError";
+    this.code = code;
+    this.words = words;
+  }
+}
+
 /** Prints an error in the form that all commands share. Gives the exit code that it means. */
 export function printError(io: CliIo, error: unknown): number {
+  if (error instanceof ExitError) {
+    if (error.words !== null) io.err(`dmu: ${printable(error.words)}\n`);
+    return error.code;
+  }
   const message = error instanceof Error ? error.message : String(error);
   const line = printable(isOwn(error) ? message : message.split("\n", 1)[0] ?? "");
   if (error instanceof UsageError) {

@@ -59,10 +59,10 @@ export const LINE_FIELDS_MAX = 16;
 export const NAMES_MAX = 65_536;
 /** Completions that wait for their place in a trace: with more, the earliest comes before its time. */
 export const COMPLETIONS_PENDING_MAX = 1_048_576;
-/** Requests of a trace that wait for their completion: with more, the oldest is given up. */
-export const REQUESTS_PENDING_MAX = 262_144;
 /** Records of a block layer trace that are put in the order of their times at once. */
 export const REORDER_RECORDS = 131_072;
+/** Devices of a block layer trace that are told apart; records of more are wrong. */
+export const TRACE_DEVICES_MAX = 128;
 /** Files of a block layer trace, one a CPU. */
 export const CPU_FILES_MAX = 4_096;
 /** Bytes of a request in formats whose readers allocate as much: longer ones are cut in pieces. */
@@ -71,3 +71,9 @@ export const PIECE_BYTES_MAX: number = REQUEST_BYTES_MAX;
 export const PIECES_MAX = 65_536;
 /** Bytes that a writer gathers before it gives them on. */
 export const OUTPUT_BYTES: number = 256 * KIB;
+/** Requests of a trace whose completion is awaited while it is looked at; older ones never ended. */
+export const PENDING_MAX = 262_144;
+/** Connections of a trace that are told apart. */
+export const CONNECTIONS_MAX = 65_536;
+/** Bins of time in a summary; between half of them and all are in use. */
+export const SUMMARY_TIME_BINS = 128;
