@@ -88,7 +88,7 @@ function withSize(spec: Spec, size: number, registry: Registry): Spec {
 
 /** The bytes that a `size` node of a target says. Throws UsageError. */
 export function parseSize(target: string, text: string): number {
-  const size = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
+  const size = /^\d{1,17}$/.test(text) ? Number(text) : Number.NaN;
   if (size <= DEVICE_BYTES_MAX) return size;
   throw new UsageError(`Cannot give target ${target} a size: "${text}" is no number of bytes`);
 }
