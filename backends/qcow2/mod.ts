@@ -117,11 +117,12 @@ async function open(options: Qcow2Options, context: OpenContext): Promise<Opened
     await repairIfDirty(options.path, context);
   }
   const image = makeLive(openImage(imageOptions(options, context.readOnly), context));
-  if (options.compress && image.state.layout.external) {
+  if (options.compress && (image.state.layout.external || options.direct)) {
     closeImage(image);
+    const reason = options.direct ? "direct I/O is in whole blocks" : "its data is in a data file";
     throw new BlockError(
       "EINVAL",
-      `Cannot compress what is written to ${options.path}: its data is in a data file`,
+      `Cannot compress what is written to ${options.path}: ${reason}`,
     );
   }
   return {

@@ -18,6 +18,8 @@ const DISK_BYTES = 1 << 20;
 const BLOCK_BYTES = 512;
 const BLOCKS = DISK_BYTES / BLOCK_BYTES;
 const STEPS = 60, CRASHES = 3;
+/** Calls to files in one life: about as many as the history makes. */
+const CALLS_MAX = 400;
 const NO_FUA = { fua: false };
 
 const qemu = needs("qemu-img");
@@ -63,13 +65,14 @@ async function readAll({ backend }: Opened): Promise<Uint8Array> {
   return disk;
 }
 
-/** Steps until the crash; gives flushes that the crash may come into. Every fill has a value of its own, so that old data is told from new. */
+/** Steps until the crash; `pending` gets flushes that nobody waits for. Every fill has a value of its own, so that old data is told from new. */
 async function history(
   { backend, management }: Opened,
   expectation: Expectation,
   random: ReturnType<typeof seededRandom>,
-): Promise<Promise<void>[]> {
-  const names: string[] = [], pending: Promise<void>[] = [];
+  pending: Promise<void>[],
+): Promise<void> {
+  const names: string[] = [];
   for (let step = 0; step < STEPS; step += 1) {
     const first = random.below(BLOCKS);
     const count = 1 + random.below(Math.min(random.oneIn(4) ? 200 : 20, BLOCKS - first));
@@ -106,7 +109,37 @@ async function history(
     }
   }
   if (random.oneIn(2)) await Promise.all(pending);
-  return pending;
+}
+
+/** Files of which every call goes through `step`. */
+function watchedFiles(
+  files: FileAccess,
+  step: (call: string, go: () => unknown) => unknown,
+): FileAccess {
+  return {
+    open: (path: string, options: FileOpenOptions): RawFile =>
+      new Proxy(files.open(path, options), {
+        get: (target, key) => {
+          const value: unknown = Reflect.get(target, key, target);
+          if (typeof value !== "function") return value;
+          return (...args: unknown[]) =>
+            step(String(key), () => Reflect.apply(value, target, args));
+        },
+      }),
+  };
+}
+
+/** Files whose machine crashes at the `after`th call that changes or flushes something. */
+function dyingFiles(files: CrashFiles, inner: FileAccess, after: number): FileAccess {
+  let left = after;
+  const counted = ["write", "zero", "punch", "discard", "truncate", "flush", "flushAsync"];
+  return watchedFiles(inner, (call, go) => {
+    if (counted.includes(call)) {
+      left -= 1;
+      if (left === 0) files.crash();
+    }
+    return go();
+  });
 }
 
 interface Trial {
@@ -125,9 +158,16 @@ async function crashTrial({ words, seed, spoil, open = {} }: Trial): Promise<voi
   const spoiled = spoil?.(files) ?? files;
   const expectation = new Expectation();
   for (let life = 0; life < CRASHES; life += 1) {
-    const opened = await openQcow2("disk", open, { files: spoiled, mayBlock: random.oneIn(2) });
-    const pending = await history(opened, expectation, random);
-    files.crash();
+    const dying = dyingFiles(files, spoiled, 1 + random.below(CALLS_MAX));
+    const opened = await openQcow2("disk", open, { files: dying, mayBlock: random.oneIn(2) });
+    const { crashes } = files;
+    const pending: Promise<void>[] = [];
+    try {
+      await history(opened, expectation, random, pending);
+    } catch (error) {
+      if (files.crashes === crashes) throw error;
+    }
+    if (files.crashes === crashes) files.crash();
     await Promise.allSettled(pending);
     // Its files are gone, so ending it fails, or not.
     await Promise.resolve(opened.backend[Symbol.asyncDispose]()).catch(() => {});
@@ -168,28 +208,68 @@ for (const [name, words] of VARIANTS) {
   });
 }
 
-/** Files of which every `period`th flush does nothing: barriers are missing. */
+/** What is done to an image with a snapshot in it, and has to be done whole or not at all. */
+const CHANGES = {
+  createSnapshot: ({ management }: Opened) => management?.createSnapshot?.("second"),
+  applySnapshot: ({ management }: Opened) => management?.applySnapshot?.("first"),
+  deleteSnapshot: ({ management }: Opened) => management?.deleteSnapshot?.("first"),
+  grow: ({ backend }: Opened) => backend.resize?.(16 * DISK_BYTES),
+  shrink: ({ backend }: Opened) => backend.resize?.(DISK_BYTES / 2),
+} as const;
+
+/** Calls `change` on a fresh image in a machine that crashes at the `at`th call; false if it lived. */
+async function crashWithin(
+  change: (opened: Opened) => unknown,
+  at: number,
+  survival: number,
+): Promise<boolean> {
+  const files = new CrashFiles({ seed: at, survival });
+  await makeImage("disk", DISK_BYTES, { "cluster-size": "512" }, { files });
+  const first = await openQcow2("disk", {}, { files });
+  await first.backend.write(new Uint8Array(20_000).fill(1), 3000, NO_FUA);
+  await first.management?.createSnapshot?.("first");
+  await first.backend.write(new Uint8Array(9000).fill(2), 9000, NO_FUA);
+  await first.backend[Symbol.asyncDispose]();
+  const opened = await openQcow2("disk", {}, { files: dyingFiles(files, files, at) });
+  try {
+    await change(opened);
+  } catch (error) {
+    if (files.crashes === 0) throw error;
+  }
+  await Promise.resolve(opened.backend[Symbol.asyncDispose]()).catch(() => {});
+  const { code, text } = await checkCopy(files, "disk");
+  assert.ok(code === 0 || code === 3, `a crash at call ${at}: ${text}`);
+  const after = await openQcow2("disk", {}, { files });
+  const disk = new Uint8Array(12_000);
+  await after.backend.read(disk, 0);
+  assert.equal(disk[3000], 1);
+  assert.ok(disk[9000] === 2 || change === CHANGES.applySnapshot && disk[9000] === 1);
+  await after.backend[Symbol.asyncDispose]();
+  return files.crashes > 0;
+}
+
+for (const [name, change] of Object.entries(CHANGES)) {
+  const title = `qcow2 does ${name} whole or not at all, wherever a crash comes`;
+  Deno.test({ name: title + qemu.suffix, ignore: qemu.ignore }, async () => {
+    let calls = 1;
+    for (const survival of [0.5, 0.9]) {
+      for (calls = 1; await crashWithin(change, calls, survival);) calls += 1;
+    }
+    assert.ok(calls > 3, `${name} made ${calls} calls`);
+  });
+}
+
+/** Files of which only every `period`th flush does anything: barriers are missing. */
 function skippingFlushes(files: FileAccess, period: number): FileAccess {
   let count = 0;
-  return {
-    open: (path: string, options: FileOpenOptions): RawFile => {
-      const file = files.open(path, options);
-      const skips = (): boolean => {
-        count += 1;
-        return count % period !== 0;
-      };
-      return new Proxy(file, {
-        get: (target, key) => {
-          if (key === "flush") return () => skips() ? undefined : target.flush();
-          if (key === "flushAsync") {
-            return () => skips() ? Promise.resolve() : target.flushAsync();
-          }
-          const value: unknown = Reflect.get(target, key, target);
-          return typeof value === "function" ? value.bind(target) : value;
-        },
-      });
-    },
+  const skips = (): boolean => {
+    count += 1;
+    return count % period !== 0;
   };
+  return watchedFiles(files, (call, go) => {
+    if (call === "flush" && skips()) return undefined;
+    return call === "flushAsync" && skips() ? Promise.resolve() : go();
+  });
 }
 
 for (const period of [2, 1000]) {

@@ -99,14 +99,12 @@ export function findSnapshot(snapshots: readonly Snapshot[], name: string): Snap
 
 /** The L1 table at a place. Throws EINVAL if it is not in the file. */
 export function readL1(file: HostFile, offset: number, size: number): L1Table {
-  const bytes = new Uint8Array(size * 8);
-  if (size > 0 && offset + bytes.length > Math.ceil(file.length / file.unit) * file.unit) {
+  const bytes = new Uint8Array(Math.ceil(size * 8 / file.unit) * file.unit);
+  if (size > 0 && offset + size * 8 > Math.ceil(file.length / file.unit) * file.unit) {
     throw badImage(file.raw.path, `its L1 table at ${offset} is past the end of the file`);
   }
-  const aligned = new Uint8Array(Math.ceil(bytes.length / file.unit) * file.unit);
-  file.read(aligned, offset);
-  bytes.set(aligned.subarray(0, bytes.length));
-  return new L1Table(offset, bytes);
+  file.read(bytes, offset);
+  return new L1Table(offset, size, bytes);
 }
 
 /** The header and the L1 table that are used: those of now, or as they were at a snapshot. */
@@ -341,6 +339,9 @@ function markBitmaps(state: ImageState): void {
   const marked = entries.map((each) =>
     stale(each.flags) ? { ...each, flags: each.flags | BITMAP_IN_USE } : each
   );
-  file.write(encodeBitmapDirectory(marked), bitmaps.directoryOffset);
+  const directory = encodeBitmapDirectory(marked);
+  const whole = new Uint8Array(Math.ceil(directory.length / file.unit) * file.unit);
+  whole.set(directory);
+  file.write(whole, bitmaps.directoryOffset);
   file.raw.flush();
 }

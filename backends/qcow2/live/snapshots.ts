@@ -205,7 +205,8 @@ function writeTables(
   },
 ): L1Table {
   const { clusterBytes } = state.layout, { file } = state;
-  const bytes = new Uint8Array(l1Size * 8), view = viewOf(bytes);
+  const bytes = new Uint8Array(Math.ceil(l1Size * 8 / clusterBytes) * clusterBytes);
+  const view = viewOf(bytes);
   for (let index = 0; index < Math.min(l1Size, source.size); index += 1) {
     const offset = source.tableOf(index);
     const own = offset !== 0 && shadow.get(offset / clusterBytes) === 1;
@@ -222,8 +223,8 @@ function writeTables(
     view.setUint32(index * 8 + 4, entryLow(offset, false));
     offset += clusterBytes;
   }
-  if (l1Size > 0) file.write(padded(bytes, clusterBytes), l1Offset);
-  return new L1Table(l1Offset, bytes);
+  if (l1Size > 0) file.write(bytes, l1Offset);
+  return new L1Table(l1Offset, l1Size, bytes);
 }
 
 /** Goes on with what is in force now, and gives back the storage of what is free. */
