@@ -70,7 +70,12 @@ async function crashes({ make, act, worst = 0 }: Trial): Promise<number> {
 }
 
 /** A base of 1 MiB, another that differs from it in part, and an image that has a third of it. */
-async function overBase(folder: string, base: string, other: string, cluster: number) {
+async function overBase(
+  folder: string,
+  base: string,
+  other: string,
+  cluster: number,
+): Promise<void> {
   await qemuCreate(join(folder, base), MIB, {}, "raw");
   await qemuIo(join(folder, base), [`write -P 1 0 ${MIB}`], "raw");
   await qemuCreate(join(folder, other), MIB, {}, "raw");
