@@ -10,7 +10,8 @@
 import { type DecoderParts, decodeStream } from "../decoder.ts";
 import type { SubmitEvent, TraceEvent, TraceInfo } from "../event.ts";
 import { NO_LATENCY } from "../event_list.ts";
-import { Losses, pieces } from "../losses.ts";
+import { PIECE_BYTES_MAX } from "../limits.ts";
+import { Losses, pieceCount } from "../losses.ts";
 import type { PlainTraceBytes, TraceFormat, TraceNotes } from "../source.ts";
 import { Fields, LineDecoder, type LineParser, wrongNumber, wrongRange } from "../text.ts";
 import { TextOutput } from "../text_output.ts";
@@ -119,13 +120,12 @@ class Writer {
       this.#losses.count("were widened to sectors");
     }
     const time = seconds(event.timeUs), op = operation === "read" ? "R" : "W";
-    let written = false;
-    for (const { from, bytes } of pieces((last - first) * SECTOR_BYTES)) {
-      const sector = first + from / SECTOR_BYTES;
-      this.#output.add(`${time} ; ${sector} ; ${bytes / SECTOR_BYTES} ; ${op} ; 0.0 ; 0.0\n`);
-      written = true;
+    const most = PIECE_BYTES_MAX / SECTOR_BYTES, count = pieceCount(last - first, most);
+    if (count === 0) this.#losses.count("were left out: they are too long");
+    for (let from = first, left = count; left > 0; from += most, left -= 1) {
+      const sectors = Math.min(most, last - from);
+      this.#output.add(`${time} ; ${from} ; ${sectors} ; ${op} ; 0.0 ; 0.0\n`);
     }
-    if (!written) this.#losses.count("were left out: they are too long");
   }
 }
 

@@ -8,7 +8,7 @@
 import { FLAG_FUA } from "../../block/request.ts";
 import { BinaryOutput } from "../binary_output.ts";
 import type { SubmitEvent, TraceEvent, TraceInfo } from "../event.ts";
-import { Losses, pieces } from "../losses.ts";
+import { Losses, pieceCount } from "../losses.ts";
 import { Pending } from "../pending.ts";
 import type { TraceBytes, TraceNotes } from "../source.ts";
 import { TraceError } from "../trace_error.ts";
@@ -99,14 +99,14 @@ export class DmLogWriter {
   }
 
   *#zero(offset: number, length: number, fua: number): Generator<Uint8Array<ArrayBuffer>, void> {
-    let written = false;
-    for (const { from, bytes } of pieces(length, ZERO_BYTES)) {
+    const count = pieceCount(length, ZERO_BYTES);
+    if (count === 0) this.#losses.count("that zero were left out: they are too long");
+    for (let from = 0, left = count; left > 0; from += ZERO_BYTES, left -= 1) {
+      const bytes = Math.min(ZERO_BYTES, length - from);
       this.#entry(offset + from, bytes, fua);
       this.#output.room(bytes);
       if (this.#output.full) yield this.#output.take();
-      written = true;
     }
-    if (!written) this.#losses.count("that zero were left out: they are too long");
   }
 
   #entry(offset: number, length: number, flags: number): void {

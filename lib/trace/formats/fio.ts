@@ -14,8 +14,8 @@ import type { Operation } from "../../block/request.ts";
 import { type DecoderParts, decodeStream } from "../decoder.ts";
 import type { SubmitEvent, TraceEvent, TraceInfo } from "../event.ts";
 import { NO_LATENCY } from "../event_list.ts";
-import { NAMES_MAX } from "../limits.ts";
-import { Losses, pieces } from "../losses.ts";
+import { NAMES_MAX, PIECE_BYTES_MAX } from "../limits.ts";
+import { Losses, pieceCount } from "../losses.ts";
 import type { PlainTraceBytes, TraceFormat, TraceNotes } from "../source.ts";
 import {
   Fields,
@@ -179,12 +179,13 @@ class Writer {
     this.#lastUs = Math.max(this.#lastUs, Math.round(event.timeUs));
     const name = this.#open.get(event.connection) ?? this.#opened(event.connection);
     const start = `${this.#time()}${name} ${action} `;
-    let written = false;
-    for (const { from, bytes } of pieces(action === "sync" ? 0 : length)) {
+    if (action === "sync") return this.#output.add(`${start}0 0\n`);
+    const count = pieceCount(length);
+    if (count === 0) this.#losses.count("were left out: they are too long");
+    for (let from = 0, left = count; left > 0; from += PIECE_BYTES_MAX, left -= 1) {
+      const bytes = Math.min(PIECE_BYTES_MAX, length - from);
       this.#output.add(`${start}${event.offset + from} ${bytes}\n`);
-      written = true;
     }
-    if (!written) this.#losses.count("were left out: they are too long");
   }
 
   #action(operation: Operation): string | null {

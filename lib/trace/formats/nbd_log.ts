@@ -20,7 +20,7 @@ import type { ByteWindow } from "../byte_window.ts";
 import { type Decoder, type DecoderParts, decodeStream } from "../decoder.ts";
 import type { CompleteEvent, SubmitEvent, TraceEvent, TraceInfo } from "../event.ts";
 import { NO_LATENCY } from "../event_list.ts";
-import { Losses, pieces } from "../losses.ts";
+import { Losses, pieceCount } from "../losses.ts";
 import { Pending } from "../pending.ts";
 import type { PlainTraceBytes, TraceFormat, TraceNotes } from "../source.ts";
 import { TraceError } from "../trace_error.ts";
@@ -259,12 +259,11 @@ class Writer {
       this.#setDataLog(!this.#dataLog);
     }
     if (length > LENGTH_MAX) this.#losses.count("were cut in pieces: the first alone has a reply");
-    let first = true;
-    for (const { from, bytes } of pieces(length, LENGTH_MAX)) {
-      this.#request(event, first ? event.id : 0, from, bytes);
-      first = false;
+    const count = pieceCount(length, LENGTH_MAX);
+    if (count === 0) this.#losses.count("were left out: they are too long");
+    for (let from = 0, left = count; left > 0; from += LENGTH_MAX, left -= 1) {
+      this.#request(event, from === 0 ? event.id : 0, from, Math.min(LENGTH_MAX, length - from));
     }
-    if (first) this.#losses.count("were left out: they are too long");
     if (payload !== null && operation === "write") this.#output.add(payload);
   }
 
