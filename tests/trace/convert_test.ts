@@ -10,7 +10,6 @@ import { UsageError } from "../../lib/block/usage_error.ts";
 import {
   convertTrace,
   detectFormat,
-  encodeTrace,
   formatByEnding,
   formatNamed,
   openTrace,
@@ -141,6 +140,12 @@ Deno.test("openTraceStream() reads what is compressed, and tells if it is damage
   const { source, format } = await openTraceStream(inChunks(gz, 100), "x.gz");
   assert.equal(format.name, "fio");
   assert.deepEqual(await requestsIn(source), requests(EVENTS));
+  await withTempDir(async (folder) => {
+    const path = join(folder, "damaged.gz");
+    await Deno.writeFile(path, gz.map((byte, at) => at === 30 ? byte ^ 0xff : byte));
+    const opened = openTrace(path).then(({ source }) => requestsIn(source));
+    await assert.rejects(opened, TraceError);
+  });
   const cut = openTraceStream(inChunks(gz.subarray(0, gz.length - 20), 100), "x.gz");
   await assert.rejects(
     cut.then((opened) => requestsIn(opened.source)),
@@ -172,13 +177,15 @@ Deno.test("openTraceStream() finds the format by content, then by ending, and te
   await assert.rejects(byEnding, /cut off in its header/);
 });
 
-Deno.test("convertTrace() and encodeTrace() refuse formats that are not written, and files that exist", async () => {
+Deno.test("convertTrace() refuses formats that are not written, and files that exist", async () => {
   const { bytes } = await writeAll(formatNamed("fio"), INFO, EVENTS);
-  const { source } = await openTraceStream(inChunks(bytes, 1000), "x");
   const notes = new TraceNotes();
-  assert.throws(() => encodeTrace(source, formatNamed("msr"), notes), UsageError);
   await withTempDir(async (folder) => {
-    const path = join(folder, "there");
+    const path = join(folder, "there"), input = join(folder, "input");
+    await Deno.writeFile(input, bytes);
+    const { source: first } = await openTrace(input);
+    await assert.rejects(convertTrace(first, formatNamed("msr"), path, notes), UsageError);
+    const { source } = await openTrace(input);
     await Deno.writeTextFile(path, "mine");
     await assert.rejects(
       convertTrace(source, formatNamed("fio2"), path, notes),

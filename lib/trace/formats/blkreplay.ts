@@ -29,6 +29,7 @@ class Parser implements LineParser {
   #results = false;
   /** Lines that are no data, before the first that is: comments, if the columns follow. */
   #comments = 0;
+  #messages = 0;
   #begun = false;
 
   constructor(parts: DecoderParts) {
@@ -49,6 +50,11 @@ class Parser implements LineParser {
       return null;
     }
     this.#begun = true;
+    // Between its results blkreplay tells how it fares.
+    if (this.#results && fields.count === 1) {
+      this.#messages += 1;
+      return null;
+    }
     return this.#request();
   }
 
@@ -57,8 +63,10 @@ class Parser implements LineParser {
   }
 
   finish(): void {
+    const { notes } = this.#parts;
+    if (this.#messages > 0) notes.remarks.push(`${this.#messages} lines are messages of blkreplay`);
     if (this.#begun || this.#comments === 0) return;
-    this.#parts.notes.problem("line 1", "no line of it and of those that follow is of a load");
+    notes.problem("line 1", "no line of it and of those that follow is of a load");
   }
 
   #request(): string | null {
