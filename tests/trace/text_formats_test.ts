@@ -218,7 +218,7 @@ const GOOD: readonly (readonly [format: TraceFormat, lines: readonly string[]])[
 
 Deno.test("every text format counts wrong lines and tells the first of them", async () => {
   for (const [format, lines] of GOOD) {
-    const long = "1".repeat(LINE_BYTES_MAX + 1), wrong = Array(30).fill("no, such; line at all");
+    const long = "1".repeat(LINE_BYTES_MAX + 1000), wrong = Array(30).fill("no, such; line at all");
     const text = [...lines, "", long, ...wrong, lines.at(-1)].join("\n");
     for (const chunk of [100, 1 << 20]) {
       const { events, source } = await readAll(format, text, { chunk });
