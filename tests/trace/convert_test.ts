@@ -155,6 +155,7 @@ Deno.test("openTraceStream() reads what is compressed, and tells if it is damage
 
 Deno.test("openTraceStream() finds the format by content, then by ending, and tells if it cannot", async () => {
   assert.equal(detectFormat(new TextEncoder().encode("fio version 2 iolog\n"))?.name, "fio2");
+  assert.equal(detectFormat(new TextEncoder().encode("fio version 4 iolog\n"))?.name, "fio");
   assert.equal(detectFormat(new Uint8Array(20)), null);
   assert.equal(formatByEnding("/tmp/x/sda.blktrace.0")?.name, "blktrace");
   assert.equal(formatByEnding("a.load.gz")?.name, "blkreplay");

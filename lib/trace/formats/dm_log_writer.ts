@@ -8,6 +8,7 @@
 import { FLAG_FUA } from "../../block/request.ts";
 import { BinaryOutput } from "../binary_output.ts";
 import type { SubmitEvent, TraceEvent, TraceInfo } from "../event.ts";
+import { PENDING_BYTES_MAX } from "../limits.ts";
 import { Losses, pieceCount } from "../losses.ts";
 import { Pending } from "../pending.ts";
 import type { TraceBytes, TraceNotes } from "../source.ts";
@@ -24,6 +25,7 @@ export class DmLogWriter {
   readonly #output = new BinaryOutput();
   readonly #losses = new Losses();
   readonly #pending = new Pending<number, SubmitEvent>();
+  #bytes = 0;
   #entries = 0;
 
   /** `info` tells whether completions follow. */
@@ -55,9 +57,12 @@ export class DmLogWriter {
       if (!this.#keeps(event)) return null;
       if (!this.#completes) return event;
       this.#pending.add(event.id, event);
-      return null;
+      this.#bytes += event.payload?.length ?? 0;
+      if (this.#bytes <= PENDING_BYTES_MAX) return null;
+      throw new TraceError(`more than ${PENDING_BYTES_MAX} bytes of data are under way`);
     }
     const found = this.#pending.take(event.id);
+    this.#bytes -= found?.payload?.length ?? 0;
     if (found === null || event.errno === null) return found;
     this.#losses.count("were left out: they failed");
     return null;

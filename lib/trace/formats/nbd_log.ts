@@ -199,7 +199,13 @@ class NbdLogDecoder implements Decoder {
   /** Goes on behind bytes that are no record, at the next that begins as one. */
   #damage(window: ByteWindow): boolean {
     const { view, position, end } = window;
-    if (this.#records === 0) throw new TraceError("it does not begin with a record of nbd-server");
+    if (this.#records === 0) {
+      throw new TraceError(
+        isMagic(view.getUint32(window.at, true))
+          ? "it is a little-endian log of nbd-server: they are in network byte order"
+          : "it does not begin with a record of nbd-server",
+      );
+    }
     if (!this.#inDamage) this.#parts.notes.problem(`byte ${position}`, "there is no record");
     this.#inDamage = true;
     for (window.at += 1; window.at + MAGIC_BYTES <= end; window.at += 1) {
@@ -309,7 +315,8 @@ export const nbdLog: TraceFormat = {
   endings: [".nbdlog"],
   detect(head): boolean {
     if (head.length < MAGIC_BYTES) return false;
-    return isMagic(new DataView(head.buffer, head.byteOffset).getUint32(0));
+    const view = new DataView(head.buffer, head.byteOffset, MAGIC_BYTES);
+    return isMagic(view.getUint32(0)) || isMagic(view.getUint32(0, true));
   },
   read: (input) => decodeStream(input, (parts) => new NbdLogDecoder(parts)),
   write: (_info, batches, notes) => new Writer().write(batches, notes),
