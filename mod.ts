@@ -61,6 +61,7 @@ export * from "./lib/daemon/config.ts";
 export * from "./lib/daemon/endpoint.ts";
 export type { ControlConfig, Hooks } from "./lib/daemon/control_config.ts";
 export * from "./lib/daemon/control_place.ts";
+export * as control from "./lib/daemon/control_client.ts";
 export {
   type Daemon,
   type DaemonControl,

@@ -77,6 +77,15 @@ export function wholeNumber(min: number, max: number): (value: string) => number
   };
 }
 
+/** Reads a number of seconds, decimals allowed, from `least` (0 if not told) to `max`. */
+export function seconds(max: number, least = 0): (value: string) => number {
+  return (value) => {
+    const number = /^\d+(\.\d+)?$/.test(value) ? Number(value) : Number.NaN;
+    if (number >= least && number <= max) return number;
+    throw new InvalidArgumentError(`It must be a number of seconds from ${least} to ${max}.`);
+  };
+}
+
 /**
  * Runs the command that `args` name. False if none was named: the help has been printed instead.
  * Throws UsageError for arguments that are wrong. Help that was asked for counts as done.
@@ -90,8 +99,13 @@ export async function runCommand(program: AnyCommand, args: readonly string[]): 
     if (error.exitCode === 0) return true;
     if (error.code === "commander.help") return false;
     const message = error.message.replace(/^error: /, "").replaceAll("\n", " ").replace(/\.$/, "");
-    const known = program.commands.find((each) => each.name() === args[0]);
-    const page = known === undefined ? "dmu --help" : `dmu ${known.name()} --help`;
+    const page = ["dmu", ...namesIn(program, args), "--help"].join(" ");
     throw new UsageError(`${message}; see ${page}`, null, { cause: error });
   }
+}
+
+/** The names of the command and of the command below it that `args` begin with. */
+function namesIn(program: AnyCommand, args: readonly string[]): string[] {
+  const found = program.commands.find((each) => each.name() === args[0]);
+  return found === undefined ? [] : [found.name(), ...namesIn(found, args.slice(1))];
 }

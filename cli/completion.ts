@@ -8,6 +8,8 @@ import { type Complete, RootCommand, script } from "@bomb.sh/tab";
 import { defaultRegistry } from "../backends/mod.ts";
 import { type AnyCommand, command, examples, oneOf } from "./command.ts";
 import type { CliIo } from "./io.ts";
+import { type LiveNames, liveNames, NO_NAMES } from "./live_names.ts";
+import { printable } from "./safe_text.ts";
 
 /** Shells that there are scripts for. */
 const SHELLS = ["bash", "zsh", "fish"] as const;
@@ -58,23 +60,51 @@ _dmu() {
 complete -F _dmu dmu
 `;
 
+/** What onexit actions begin with. */
+const ACTIONS = ["remove", "snapshot", "flush", "commit", "hook"];
+
 /** The hidden command that completion scripts call: `dmu complete -- WORDS`. */
 export function completeCommand(io: CliIo, program: AnyCommand): AnyCommand {
   return command("complete", io)
     .description("Print what could stand next")
     .argument("[words...]", "the words so far, the last one unfinished")
-    .action((words) => {
+    .action(async (words) => {
       const root = new RootCommand();
+      const live = talksToDaemon(program, words) ? await liveNames(io, words) : NO_NAMES;
       for (const each of program.commands) {
-        if (each.name() !== "complete") describe(root, each, words.at(-1) ?? "");
+        if (each.name() !== "complete") describe(root, each, { words, live });
       }
       root.parse([...words]);
     });
 }
 
-/** Tells the completer of a command, given the word that is being typed. */
-function describe(root: RootCommand, each: AnyCommand, word: string): void {
-  const target = root.command(each.name(), each.summary());
+/** What is being completed. */
+interface Typed {
+  /** The words so far, the last one unfinished. */
+  readonly words: readonly string[];
+  /** What the running daemon has. */
+  readonly live: LiveNames;
+}
+
+/** True if the command that is being typed takes names that a running daemon knows. */
+function talksToDaemon(program: AnyCommand, words: readonly string[]): boolean {
+  const found = program.commands.find((each) => each.name() === words[0]);
+  if (found === undefined) return false;
+  return found.registeredArguments.some(isLive) || talksToDaemon(found, words.slice(1));
+}
+
+const LIVE_ARGUMENTS = ["target", "target|minor", "minor", "handle", "action"];
+
+function isLive(argument: { name(): string; readonly description: string }): boolean {
+  // `dmu simulate` has targets too, which are yet to be made.
+  return LIVE_ARGUMENTS.includes(argument.name()) && !argument.description.startsWith("NAME=");
+}
+
+/** Tells the completer of a command and of those below it. */
+function describe(root: RootCommand, each: AnyCommand, typed: Typed, above = ""): void {
+  const name = above + each.name();
+  const word = typed.words.at(-1) ?? "";
+  const target = root.command(name, each.summary());
   for (const option of each.options) {
     const name = option.long?.replace(/^--/, "");
     if (name === undefined) continue;
@@ -86,11 +116,31 @@ function describe(root: RootCommand, each: AnyCommand, word: string): void {
     const { argChoices = [], variadic } = argument;
     const handler = (add: Complete): void => {
       for (const choice of argChoices) add(choice, "");
-      if (argument.name() === "kind") completeKind(add);
+      if (isLive(argument)) completeLive(add, argument.name(), typed);
+      else if (argument.name() === "kind") completeKind(add);
       else if (argument.name() === "filter") completeFilter(add);
       else if (argChoices.length === 0) completeSpec(add, word);
     };
     target.argument(argument.name(), handler, variadic);
+  }
+  for (const below of each.commands) describe(root, below, typed, `${name} `);
+}
+
+/** Names and numbers that the daemon knows. */
+function completeLive(add: Complete, what: string, { words, live }: Typed): void {
+  const minor = words.find((word) => /^\d+$/.test(word));
+  if (what.startsWith("target") || what === "action") {
+    for (const each of live.targets) add(each, "");
+  }
+  if (what.endsWith("minor")) {
+    for (const { minor, kind, peer } of live.files) add(String(minor), `${kind}, ${peer}`);
+  }
+  if (what === "action") {
+    for (const each of ACTIONS) add(each, "");
+  }
+  if (what !== "handle") return;
+  for (const file of live.files.filter((each) => String(each.minor) === minor)) {
+    for (const { handle, action } of file.onexit) add(String(handle), printable(action));
   }
 }
 

@@ -20,6 +20,13 @@ export interface CliIo {
   readonly outIsTerminal: boolean;
   /** Columns of the terminal. */
   readonly columns: number;
+  /** Rows of the terminal. */
+  readonly rows: number;
+  /**
+   * Calls `handler` with what is typed, key by key and without an echo, until what is returned is
+   * called. Ctrl-c comes as "\x03" then and sends no signal. Does nothing if no terminal is read.
+   */
+  onKeys(handler: (keys: string) => void): () => void;
   /** No colours are wanted (NO_COLOR). */
   readonly plain: boolean;
   /** A variable of the environment. */
@@ -44,15 +51,37 @@ export class OutputClosed extends Error {
   }
 }
 
-const COLUMNS_DEFAULT = 80;
+const COLUMNS_DEFAULT = 80, ROWS_DEFAULT = 24;
 
-function columns(): number {
+function terminalSize(): { readonly columns: number; readonly rows: number } {
   try {
-    return Deno.consoleSize().columns || COLUMNS_DEFAULT;
+    const { columns, rows } = Deno.consoleSize();
+    return { columns: columns || COLUMNS_DEFAULT, rows: rows || ROWS_DEFAULT };
   } catch {
     // No terminal anywhere.
-    return COLUMNS_DEFAULT;
+    return { columns: COLUMNS_DEFAULT, rows: ROWS_DEFAULT };
   }
+}
+
+function readKeys(handler: (keys: string) => void): () => void {
+  if (!Deno.stdin.isTerminal()) return () => {};
+  Deno.stdin.setRaw(true);
+  let wanted = true;
+  // A read of the terminal cannot be taken back: the last one ends with the process.
+  const read = async (): Promise<void> => {
+    const bytes = new Uint8Array(64);
+    while (wanted) {
+      const count = await Deno.stdin.read(bytes);
+      if (count === null) return;
+      if (wanted) handler(new TextDecoder().decode(bytes.subarray(0, count)));
+    }
+  };
+  // A terminal that goes away says so by SIGHUP.
+  read().catch(() => {});
+  return () => {
+    wanted = false;
+    Deno.stdin.setRaw(false);
+  };
 }
 
 /** True if whoever started this process wants it to survive its terminal. See proc(5), SigIgn. */
@@ -97,8 +126,12 @@ export function processIo(): CliIo {
     errIsTerminal: Deno.stderr.isTerminal(),
     outIsTerminal: Deno.stdout.isTerminal(),
     get columns() {
-      return columns();
+      return terminalSize().columns;
     },
+    get rows() {
+      return terminalSize().rows;
+    },
+    onKeys: readKeys,
     plain: Deno.noColor,
     env: (name) => Deno.env.get(name),
     onStopSignal(handler: () => void): () => void {

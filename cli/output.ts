@@ -24,7 +24,7 @@ export function printJson(io: CliIo, value: unknown): void {
 }
 
 /** Columns that lists keep to. */
-const COLUMNS_MAX = 80;
+export const COLUMNS_MAX = 80;
 /** Blanks before and between columns. */
 const GAP = "  ";
 
@@ -61,8 +61,31 @@ export function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
+/**
+ * Ends a command with an exit code. The message is printed like any other error; null if everything has
+ * been said already.
+ */
+export class ExitError extends Error {
+  /** The exit code. */
+  readonly code: number;
+  /** What is still to be said. */
+  readonly words: string | null;
+
+  /** `words` reads "Cannot do X: reason". */
+  constructor(code: number, words: string | null, options?: { cause?: unknown }) {
+    super(words ?? `Ended with exit code ${code}`, options);
+    this.name = "ExitError";
+    this.code = code;
+    this.words = words;
+  }
+}
+
 /** Prints an error in the form that all commands share. Gives the exit code that it means. */
 export function printError(io: CliIo, error: unknown): number {
+  if (error instanceof ExitError) {
+    if (error.words !== null) io.err(`dmu: ${printable(error.words)}\n`);
+    return error.code;
+  }
   const message = error instanceof Error ? error.message : String(error);
   const line = printable(isOwn(error) ? message : message.split("\n", 1)[0] ?? "");
   if (error instanceof UsageError) {

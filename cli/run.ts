@@ -4,37 +4,58 @@
  *
  * @module
  */
+import { admitCommand } from "./admit.ts";
 import { backendsCommand } from "./backends.ts";
 import { type AnyCommand, command, runCommand } from "./command.ts";
 import { completeCommand, completionCommand } from "./completion.ts";
 import { copyCommand } from "./copy.ts";
+import { createCommand } from "./create.ts";
 import { filtersCommand } from "./filters.ts";
 import { infoCommand } from "./info.ts";
 import { type CliIo, OutputClosed } from "./io.ts";
+import { lsCommand } from "./ls.ts";
+import { onexitCommand } from "./onexit.ts";
 import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, printError } from "./output.ts";
+import { resizeCommand } from "./resize.ts";
+import { revokeCommand } from "./revoke.ts";
+import { rmCommand } from "./rm.ts";
 import { serveCommand } from "./serve.ts";
+import { showCommand } from "./show.ts";
 import { simulateCommand } from "./simulate.ts";
 import { tableCommand } from "./table.ts";
+import { topCommand } from "./top.ts";
 import { VERSION, versionCommand } from "./version.ts";
+import { watchCommand } from "./watch.ts";
+
+/** All commands, in the groups in which the help lists them. */
+const GROUPS = [
+  ["Disks:", [serveCommand, infoCommand, copyCommand, backendsCommand, filtersCommand]],
+  ["The running daemon:", [
+    createCommand,
+    lsCommand,
+    showCommand,
+    rmCommand,
+    resizeCommand,
+    topCommand,
+    watchCommand,
+    revokeCommand,
+    admitCommand,
+    onexitCommand,
+  ]],
+  ["dm-user:", [simulateCommand, tableCommand]],
+  ["This program:", [completionCommand, versionCommand]],
+] as const;
 
 function program(io: CliIo): AnyCommand {
   const dmu = command("dmu", io)
     .description("Serves block devices whose storage is a TypeScript program")
     .usage("COMMAND …")
-    .version(VERSION, "-V, --version", "show the version")
-    .helpCommand("help [command]", "show the help of a command");
-  const commands = [
-    serveCommand,
-    infoCommand,
-    copyCommand,
-    simulateCommand,
-    tableCommand,
-    backendsCommand,
-    filtersCommand,
-    completionCommand,
-    versionCommand,
-  ];
-  for (const make of commands) dmu.addCommand(make(io));
+    .version(VERSION, "-V, --version", "show the version");
+  for (const [heading, commands] of GROUPS) {
+    dmu.commandsGroup(heading);
+    for (const make of commands) dmu.addCommand(make(io));
+  }
+  dmu.helpCommand("help [command]", "show the help of a command");
   dmu.addCommand(completeCommand(io, dmu), { hidden: true });
   return dmu;
 }

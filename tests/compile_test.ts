@@ -254,11 +254,23 @@ interopTest("the single file serves with an empty environment", ["nbdinfo"], asy
       const server = await startDmu([
         "--nbd",
         `unix:${join(folder, "socket")}`,
+        "--control",
+        `unix:${join(folder, "control")}`,
         "disk=memory:1M",
       ], {
         program: ["/usr/bin/env", "-i", file, "serve", "--json"],
       });
       assert.match(await runOk("nbdinfo", [server.uri]), /export-size: 1048576/);
+      const given = { DMU_CONTROL: `unix:${join(folder, "control")}`, DENO_DIR: "/mine" };
+      const exec = ["onexit", "exec", "--", "/usr/bin/env"];
+      const inherited = (await start(file, exec, given)).stdout.replace(/^_=.*\n/m, "").trim();
+      assert.deepEqual(
+        inherited.split("\n").filter((line) =>
+          !/^(DMU_ONEXIT_MINOR=\d+|PWD=.*|SHLVL=.*)$/.test(line)
+        )
+          .sort(),
+        ["DENO_DIR=/mine", `DMU_CONTROL=${given.DMU_CONTROL}`],
+      );
       await server.stop(); // the signal reaches the program itself: nothing stands in between
     })
   );

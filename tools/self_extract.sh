@@ -98,9 +98,12 @@ dmu_folder=$(
   done
   fail "Cannot unpack, set XDG_CACHE_HOME to a folder of your own:$problems"
 ) || exit 1
+# What becomes another program (dmu onexit exec) gives that the environment as it was.
+DMU_OUTER_DENO_DIR=${DENO_DIR-}
+DMU_OUTER_DENO_NO_UPDATE_CHECK=${DENO_NO_UPDATE_CHECK-}
 DENO_DIR=$dmu_folder/state
 DENO_NO_UPDATE_CHECK=1
-export DENO_DIR DENO_NO_UPDATE_CHECK
+export DENO_DIR DENO_NO_UPDATE_CHECK DMU_OUTER_DENO_DIR DMU_OUTER_DENO_NO_UPDATE_CHECK
 exec "$dmu_folder/deno-@RUNTIME_HASH@" run --allow-all --quiet --no-config --no-lock --no-npm \
   --no-remote "$dmu_folder/dmu-@PROGRAM_HASH@.js" "$@"
 exit 1

@@ -145,6 +145,20 @@ export class XenstoreClient extends Operations implements AsyncDisposable {
     }
   }
 
+  /**
+   * Runs `look` on the store as it is now, whatever others change meanwhile: in a transaction that is
+   * given up at the end, so that nothing has to be tried again. Needs a server whose transactions see a
+   * snapshot, as the one here does.
+   */
+  async snapshot<T>(look: (operations: XenstoreOperations) => Promise<T>): Promise<T> {
+    const [id = ""] = allStrings(await this.request(OPERATION.TRANSACTION_START, "\0"));
+    try {
+      return await look(new TransactionOperations(this, Number(id)));
+    } finally {
+      await this.request(OPERATION.TRANSACTION_END, "F\0", Number(id)).catch(ignore);
+    }
+  }
+
   /** Sends what is left and ends the connection. Watches end, requests without a reply are rejected. */
   close(): Promise<void> {
     return this.#closing ??= this.#close();

@@ -13,8 +13,9 @@ export class CapturedIo implements CliIo {
   verbose = false;
   readonly exits: number[] = [];
   readonly errIsTerminal: boolean;
-  readonly outIsTerminal = false;
+  readonly outIsTerminal: boolean;
   readonly columns = 80;
+  readonly rows = 24;
   readonly plain = true;
   /** Resolves with the first line on standard output that `lineWanted` matches. */
   readonly line: Promise<string>;
@@ -24,10 +25,12 @@ export class CapturedIo implements CliIo {
   readonly #closed: boolean;
   readonly #resolveLine: (line: string) => void;
   #handlers: (() => void)[] = [];
+  #keyHandlers: ((keys: string) => void)[] = [];
 
   constructor(
     rest: {
       errIsTerminal?: boolean;
+      outIsTerminal?: boolean;
       environment?: Record<string, string>;
       lineWanted?: RegExp;
       /** Nobody reads standard output. */
@@ -35,6 +38,7 @@ export class CapturedIo implements CliIo {
     } = {},
   ) {
     this.errIsTerminal = rest.errIsTerminal ?? false;
+    this.outIsTerminal = rest.outIsTerminal ?? false;
     // No test is steered unless it says so: the default place belongs to the user.
     this.#environment = { DMU_CONTROL: "none", ...rest.environment };
     this.#lineWanted = rest.lineWanted ?? /^ready: |^\{"ready"/;
@@ -66,13 +70,25 @@ export class CapturedIo implements CliIo {
     };
   }
 
+  onKeys(handler: (keys: string) => void): () => void {
+    this.#keyHandlers.push(handler);
+    return () => {
+      this.#keyHandlers = this.#keyHandlers.filter((each) => each !== handler);
+    };
+  }
+
   exitNow(code: number): void {
     this.exits.push(code);
   }
 
-  /** How many wait for a signal. */
+  /** How many wait for a signal or a key. */
   get handlerCount(): number {
-    return this.#handlers.length;
+    return this.#handlers.length + this.#keyHandlers.length;
+  }
+
+  /** Types something. */
+  type(keys: string): void {
+    for (const handler of [...this.#keyHandlers]) handler(keys);
   }
 
   /** Sends a stop signal. */

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
+import { StandIn } from "../support/control_stand_in.ts";
 import { temporaryFolder } from "./captured_io.ts";
 
 const MAIN = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
@@ -118,7 +119,7 @@ Deno.test("dmu completion prints a script for each shell", async () => {
 });
 
 /** What bash offers for a line, by the script that dmu prints; nothing but a stand-in called dmu runs. */
-async function completeInBash(lines: readonly string[]): Promise<string[]> {
+async function completeInBash(lines: readonly string[], control = "none"): Promise<string[]> {
   await using folder = await temporaryFolder();
   const path = `${folder.path}/dmu`;
   await Deno.writeTextFile(path, `#!/bin/sh\nexec "${Deno.execPath()}" run -A -q "${MAIN}" "$@"\n`);
@@ -133,6 +134,7 @@ async function completeInBash(lines: readonly string[]): Promise<string[]> {
   const { stdout, stderr } = await run("bash", ["--norc", "-c", script], {
     PATH: `${folder.path}:${Deno.env.get("PATH") ?? ""}`,
     LINES_TO_TRY: lines.join("\n"),
+    DMU_CONTROL: control,
   });
   assert.equal(stderr, "");
   return stdout.split("\n").slice(0, -1);
@@ -158,4 +160,29 @@ Deno.test("completion in bash knows commands, options, kinds and files, and runs
   const offered = await completeInBash(rows.map(([line]) => line));
   assert.deepEqual(offered, rows.map(([, expected]) => expected));
   await assert.rejects(Deno.stat(mark), Deno.errors.NotFound);
+});
+
+Deno.test("completion asks a running daemon for targets, open files and actions, and takes no offence", async () => {
+  await using folder = await temporaryFolder();
+  const rows: readonly (readonly [string, string])[] = [
+    ["dmu show al", "alpha"],
+    ["dmu rm alpha be", "beta"],
+    ["dmu revoke 1", "12"],
+    ["dmu onexit ", "ls show add rm exec"],
+    ["dmu onexit rm 12 ", "4 5"],
+    ["dmu onexit add 12 fl", "flush"],
+    [`dmu ls --control unix:${folder.path}/non`, ""],
+    ["dmu create alp", ""],
+  ];
+  const lines = rows.map(([line]) => line);
+  const silent = Deno.listen({ transport: "unix", path: `${folder.path}/silent` });
+  // Nobody answers there.
+  const without = await completeInBash(lines.slice(0, 2), `unix:${folder.path}/silent`);
+  assert.deepEqual(without, ["", ""]);
+  silent.close();
+  await using daemon = await StandIn.start(`${folder.path}/c`);
+  for (const name of ["alpha", "beta"]) await daemon.put(`/dmu/target/${name}`, { state: 4 });
+  await daemon.put("/dmu/file/12", { kind: "nbd", "onexit/4": "flush alpha", "onexit/5": "x" });
+  const offered = await completeInBash(lines, daemon.control);
+  assert.deepEqual(offered, rows.map(([, expected]) => expected));
 });

@@ -1,0 +1,100 @@
+/**
+ * The CONTROL command `dmu` of the control socket: a verb with its arguments as JSON in a word of its
+ * own, and a JSON text as the answer; and what is said where there is no daemon to answer. Pure.
+ *
+ * @module
+ */
+import { BlockError, errnoText, isErrno, toBlockError } from "../block/errors.ts";
+import type { DaemonFacts } from "./control/commands.ts";
+import { DAEMON_COMMAND } from "../xenstore/constants.ts";
+
+/** An answer, or part of one. */
+export type Answer = Readonly<Record<string, unknown>>;
+
+/** The payload of a question. Characters beyond ASCII are escaped, so that bytes and characters agree. */
+export function question(verb: string, args: Answer): string {
+  const json = JSON.stringify({ verb, ...args }).replace(
+    /[\u0080-\uffff]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+  return `${DAEMON_COMMAND}\0${json}\0`;
+}
+
+function isAnswer(value: unknown): value is Answer {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Reads the payload of an answer. Throws BlockError: what the daemon says, or EPROTO for no answer. */
+export function answerOf(payload: Uint8Array): Answer {
+  const text = new TextDecoder().decode(payload).replace(/\0$/, "");
+  let answer: unknown;
+  try {
+    answer = JSON.parse(text);
+  } catch (cause) {
+    throw new BlockError(
+      "EPROTO",
+      `Cannot understand the daemon: it said ${JSON.stringify(text)}`,
+      {
+        cause,
+      },
+    );
+  }
+  if (!isAnswer(answer)) throw strange("no object");
+  if (answer["ok"] === true) return answer;
+  const { errno, message } = answer;
+  throw new BlockError(
+    typeof errno === "string" && isErrno(errno) ? errno : "EIO",
+    typeof message === "string" ? message : "Cannot do it: the daemon does not say why",
+  );
+}
+
+function strange(what: string): BlockError {
+  return new BlockError("EPROTO", `Cannot understand the daemon: its answer has ${what}`);
+}
+
+/** A number of an answer. Throws BlockError EPROTO. */
+export function numberOf(answer: Answer, key: string): number {
+  const value = answer[key];
+  if (typeof value === "number") return value;
+  throw strange(`no number "${key}"`);
+}
+
+function textsOf(answer: Answer, key: string): string[] {
+  const value = answer[key];
+  return Array.isArray(value) ? value.filter((each) => typeof each === "string") : [];
+}
+
+function textOrNull(answer: Answer, key: string): string | null {
+  const value = answer[key];
+  return typeof value === "string" ? value : null;
+}
+
+/** The answer to `info`. */
+export function infoOf(answer: Answer): DaemonFacts {
+  return {
+    pid: numberOf(answer, "pid"),
+    version: textOrNull(answer, "version") ?? "",
+    control: textsOf(answer, "control"),
+    nbd: textsOf(answer, "nbd"),
+    metrics: textOrNull(answer, "metrics"),
+    stateDir: textOrNull(answer, "stateDir"),
+    hooks: textsOf(answer, "hooks"),
+    defaultTarget: textOrNull(answer, "defaultTarget"),
+  };
+}
+
+/** The daemon has gone in the middle of something. */
+export const GONE = "Cannot go on: the daemon has ended the connection";
+
+/** What is wrong with a control socket that cannot be connected to. */
+export function unreachable(path: string, cause: unknown): BlockError {
+  const { errno } = toBlockError(cause);
+  const reason = errno === "ENOENT"
+    ? "there is no such socket"
+    : errno === "ECONNREFUSED"
+    ? "nobody listens there"
+    : errno === "EACCES"
+    ? "it belongs to another user"
+    : errnoText(errno);
+  return new BlockError(errno, `Cannot reach a daemon at unix:${path}: ${reason}`, { cause });
+}
