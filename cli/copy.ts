@@ -6,19 +6,18 @@
 import { measureAllocation } from "../lib/block/allocation.ts";
 import { copyDevice, type CopyReport } from "../lib/block/copy.ts";
 import type { Device } from "../lib/block/device.ts";
-import { BlockError } from "../lib/block/errors.ts";
 import { COPY_DEPTH, COPY_DEPTH_MAX } from "../lib/block/limits.ts";
-import { describeOptions } from "../lib/block/options.ts";
 import type { Registry } from "../lib/block/registry.ts";
 import { formatDuration, formatRate, formatSize } from "../lib/block/size.ts";
-import { parseSpec, type Spec, withDefaultOption } from "../lib/block/spec.ts";
+import { parseSpec, type Spec } from "../lib/block/spec.ts";
 import { systemClock } from "../lib/daemon/context.ts";
 import { openDevice } from "../lib/daemon/open_device.ts";
 import { type AnyCommand, collect, command, examples, wholeNumber } from "./command.ts";
+import { interruptible } from "./interrupt.ts";
 import { type CliIo, cliLog } from "./io.ts";
 import { plural, printJson } from "./output.ts";
 import { startProgress } from "./progress.ts";
-import { BACKEND_HELP, registryWith } from "./setup.ts";
+import { BACKEND_HELP, registryWith, sizedLike } from "./setup.ts";
 
 /** Longest look for data in a destination before it is taken for one that has some, in ms. */
 const ZERO_CHECK_MS_MAX = 500;
@@ -27,17 +26,6 @@ interface Settings {
   readonly verify: boolean;
   readonly sparse: boolean;
   readonly depth: number;
-}
-
-/**
- * The destination as it is opened: where its kind has a size (a file that is created, memory) and
- * none is told, it gets the source's.
- */
-function sizedLike(registry: Registry, spec: Spec, source: Device): Spec {
-  const { argument, options } = registry.find(spec);
-  if (!describeOptions(options).some(({ name }) => name === "size")) return spec;
-  if (argument === "size" && spec.argument !== "") return spec;
-  return withDefaultOption(spec, "size", source.geometry.size);
 }
 
 /** True if the destination is known to read as zeroes all over, as a new file does. */
@@ -55,28 +43,26 @@ async function copyWithProgress(
   settings: Settings,
 ): Promise<CopyReport> {
   const { verify, sparse, depth } = settings;
-  const stop = new AbortController();
-  let signals = 0;
-  const removeHandler = io.onStopSignal(() => {
-    signals += 1;
-    if (signals > 1) io.exitNow(1);
-    stop.abort(new BlockError("EINTR", "Cannot finish the copy: it was interrupted"));
-  });
   const bars = { copy: startProgress(io, "copy"), verify: startProgress(io, "verify") };
   try {
-    return await copyDevice(source, destination, {
-      clock: systemClock,
-      signal: stop.signal,
-      verify,
-      sparse,
-      depth,
-      destinationIsZero: sparse && await isZero(destination),
-      onProgress: ({ phase, bytesDone, bytesTotal }) => bars[phase].update(bytesDone, bytesTotal),
-    });
+    return await interruptible(
+      io,
+      "finish the copy",
+      async (signal) =>
+        copyDevice(source, destination, {
+          clock: systemClock,
+          signal,
+          verify,
+          sparse,
+          depth,
+          destinationIsZero: sparse && await isZero(destination),
+          onProgress: ({ phase, bytesDone, bytesTotal }) =>
+            bars[phase].update(bytesDone, bytesTotal),
+        }),
+    );
   } finally {
     bars.copy.clear();
     bars.verify.clear();
-    removeHandler();
   }
 }
 
@@ -151,7 +137,7 @@ interface Sides {
 async function copySpecs(io: CliIo, sides: Sides, settings: Settings): Promise<CopyReport> {
   const { registry, log, sourceSpec, destinationSpec } = sides;
   await using source = await openDevice(sourceSpec, { registry, log, readOnly: true });
-  const sized = sizedLike(registry, destinationSpec, source.device);
+  const sized = sizedLike(registry, destinationSpec, source.device.geometry.size);
   await using destination = await openDevice(sized, { registry, log, readOnly: false });
   return await copyWithProgress(io, source.device, destination.device, settings);
 }

@@ -16,6 +16,7 @@ import { type CliIo, OutputClosed } from "./io.ts";
 import { lsCommand } from "./ls.ts";
 import { onexitCommand } from "./onexit.ts";
 import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, printError } from "./output.ts";
+import { replayCommand } from "./replay/mod.ts";
 import { resizeCommand } from "./resize.ts";
 import { revokeCommand } from "./revoke.ts";
 import { rmCommand } from "./rm.ts";
@@ -42,6 +43,7 @@ const GROUPS = [
     admitCommand,
     onexitCommand,
   ]],
+  ["Traces:", [replayCommand]],
   ["dm-user:", [simulateCommand, tableCommand]],
   ["This program:", [completionCommand, versionCommand]],
 ] as const;
