@@ -19,6 +19,19 @@ export const EXIT_FAILED = 1;
 /** Exit code: the command line, or a file it names, is wrong. */
 export const EXIT_USAGE = 2;
 
+/** Thrown by a command that has done and printed all it had to, and whose result is in its exit code. */
+export class ExitCode extends Error {
+  /** The exit code, 1 to 255. */
+  readonly code: number;
+
+  /** `code` is what the command documents. */
+  constructor(code: number) {
+    super(`The result is exit code ${code}`);
+    this.name = "ExitCode";
+    this.code = code;
+  }
+}
+
 /** Prints a value as one line of JSON. */
 export function printJson(io: CliIo, value: unknown): void {
   io.out(`${JSON.stringify(value)}\n`);

@@ -191,6 +191,7 @@ function readyFacts(daemon: Daemon): Record<string, unknown> {
     ...(daemon.dmUser.length === 0 ? {} : { dmUser: daemon.dmUser }),
     default: daemon.defaultTarget,
     control: daemon.control.endpoints.length === 0 ? null : daemon.control.endpoints,
+    ...(daemon.control.xenbus.length === 0 ? {} : { xenbus: daemon.control.xenbus }),
     metrics: daemon.metrics,
     targets: [...daemon.targets].map(([name, { config, device }]) => ({
       name,
@@ -234,10 +235,11 @@ function printReady(
     return [name, `${spec.text}, ${formatSize(size)}${readOnly ? ", read-only" : ""}`] as const;
   });
   io.out(`${plural(rows.length, "target")}\n${twoColumns(rows)}`);
-  const { endpoints, problem } = daemon.control;
+  const { endpoints, xenbus, problem } = daemon.control;
   const without = problem ?? noControl;
   const control = endpoints.length > 0 ? endpoints.join(" ") : without && `none, ${without}`;
   if (control) io.out(`control: ${control}\n`);
+  if (xenbus.length > 0) io.out(`xenbus: ${xenbus.join(" ")}\n`);
   if (daemon.metrics !== null) io.out(`metrics: ${metricsText(daemon.metrics)}\n`);
   const [first] = daemon.endpoints;
   if (first !== undefined && rows.length > 0) {

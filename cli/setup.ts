@@ -5,7 +5,7 @@
  */
 import { defaultRegistry } from "../backends/mod.ts";
 import { describeOptions } from "../lib/block/options.ts";
-import type { Registry } from "../lib/block/registry.ts";
+import type { AnyBackendType, Registry } from "../lib/block/registry.ts";
 import { type Spec, withDefaultOption } from "../lib/block/spec.ts";
 import { registerModule } from "../lib/daemon/external_backend.ts";
 
@@ -19,13 +19,18 @@ export async function registryWith(files: readonly string[] = []): Promise<Regis
   return registry;
 }
 
+/** True if disks of this kind can be opened with that option. */
+export function hasOption({ options }: AnyBackendType, name: string): boolean {
+  return describeOptions(options).some((option) => option.name === name);
+}
+
 /**
  * A destination as it is opened: where its kind has a size (a file that is created, memory) and none is
  * told, it gets `size` (bytes).
  */
 export function sizedLike(registry: Registry, spec: Spec, size: number): Spec {
-  const { argument, options } = registry.find(spec);
-  if (!describeOptions(options).some(({ name }) => name === "size")) return spec;
-  if (argument === "size" && spec.argument !== "") return spec;
+  const type = registry.find(spec);
+  if (!hasOption(type, "size")) return spec;
+  if (type.argument === "size" && spec.argument !== "") return spec;
   return withDefaultOption(spec, "size", size);
 }

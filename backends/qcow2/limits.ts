@@ -55,7 +55,7 @@ export const CHECK_CLUSTERS_MAX = 0x7fff_ffff;
 /** Memory for the references that a check counts, bytes: one a cluster, more where counts are high. */
 export const CHECK_MEMORY_BYTES_MAX: number = 1024 * MIB;
 /** Entries of L1 and bitmap tables, and clusters of tables, that a check looks at: bounds its time. */
-export const CHECK_ENTRIES_MAX = 2 ** 31;
+export const CHECK_ENTRIES_MAX = 2 ** 30;
 /** Tables that begin within a cluster, which is damage, that a check looks into. */
 export const CHECK_UNALIGNED_TABLES_MAX = 1024;
 /** Messages that a check keeps; the rest is counted. */
@@ -64,3 +64,5 @@ export const CHECK_MESSAGES_MAX = 200;
 export const CHECK_CACHE_BYTES_MAX: number = 16 * MIB;
 /** By how much a repair may make a file longer, bytes (a hole), to have tables in it that were cut off. */
 export const REPAIR_GROWTH_BYTES_MAX: number = 16 * 1024 * MIB;
+/** Bytes that a rebase compares at once: a whole number of the largest clusters. */
+export const REBASE_CHUNK_BYTES: number = 2 * MIB;

@@ -23,15 +23,19 @@ import {
   sizeOption,
   textOption,
 } from "../../lib/block/options.ts";
-import type { BackendType, Opened } from "../../lib/block/types.ts";
+import type { BackendType, Management, Opened } from "../../lib/block/types.ts";
 import { checkImage } from "./check/mod.ts";
 import { INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY } from "./format/header.ts";
+import { mapImage } from "./map_image.ts";
 import { readHeader } from "./read_tables.ts";
+import { rebaseImage } from "./rebase.ts";
 import { imageInfo } from "./info.ts";
 import { createImage, type CreateOptions, isQcow2 } from "./create.ts";
 import { closeImage, type LiveImage, makeBackend, makeLive } from "./live/image.ts";
 import { CACHE_BYTES_MIN, L2_CACHE_BYTES } from "./live/limits.ts";
 import { closeFiles, type ImageOptions, openImage } from "./live/open.ts";
+import { commitDown } from "./live/commit_down.ts";
+import { applySnapshot, createSnapshot, deleteSnapshot, listSnapshots } from "./live/snapshots.ts";
 import { reserveClusters } from "./live/reserve.ts";
 import { resizeImage } from "./live/resize.ts";
 
@@ -47,6 +51,8 @@ export interface Qcow2Options {
   readonly direct: boolean;
   /** Give back storage on trim, and on zeroing where that is allowed. */
   readonly discard: boolean;
+  /** Store clusters that are written whole compressed. */
+  readonly compress: boolean;
   /** Refuse files that somebody else has open. */
   readonly lock: boolean;
 }
@@ -111,9 +117,39 @@ async function open(options: Qcow2Options, context: OpenContext): Promise<Opened
     await repairIfDirty(options.path, context);
   }
   const image = makeLive(openImage(imageOptions(options, context.readOnly), context));
+  if (options.compress && (image.state.layout.external || options.direct)) {
+    closeImage(image);
+    const reason = options.direct ? "direct I/O is in whole blocks" : "its data is in a data file";
+    throw new BlockError(
+      "EINVAL",
+      `Cannot compress what is written to ${options.path}: ${reason}`,
+    );
+  }
   return {
-    backend: makeBackend(image, context.mayBlock),
-    management: { describe: () => describe(image) },
+    backend: makeBackend(image, { mayBlock: context.mayBlock, compress: options.compress }),
+    management: makeManagement(image, options, context),
+  };
+}
+
+function makeManagement(
+  image: LiveImage,
+  options: Qcow2Options,
+  context: OpenContext,
+): Management {
+  const { state } = image;
+  const look: Management = {
+    describe: () => describe(image),
+    snapshots: () => listSnapshots(state),
+  };
+  if (state.readOnly) return look;
+  return {
+    ...look,
+    createSnapshot: (name) => createSnapshot(state, name, context.clock.wall()),
+    applySnapshot: (name) => applySnapshot(state, name),
+    deleteSnapshot: (name) => deleteSnapshot(state, name),
+    ...(state.header.backingFile === null
+      ? {}
+      : { commit: () => commitDown(image, imageOptions(options, false), context) }),
   };
 }
 
@@ -182,7 +218,9 @@ const tools: ImageTools<Qcow2Options, CreateOptions> = {
   detect: isQcow2,
   create: ({ path }, request, options, context) => createImage(path, request, options, context),
   info: ({ path }, context) => Promise.try(imageInfo, path, context),
+  map: ({ path, snapshot }, context) => mapImage(path, snapshot ?? null, context),
   check: ({ path }, repair, context) => checkImage(path, repair, context),
+  rebase: ({ path }, request, context) => rebaseImage(path, request, context),
   resize,
 };
 
@@ -197,6 +235,7 @@ export const qcow2: BackendType<Qcow2Options> = {
     "cache-size": sizeOption({ summary: "most memory for L2 tables", default: L2_CACHE_BYTES }),
     direct: flagOption({ summary: "bypass the page cache (O_DIRECT)", default: false }),
     discard: flagOption({ summary: "trims give storage back", default: true }),
+    compress: flagOption({ summary: "store whole clusters compressed", default: false }),
     lock: flagOption({ summary: "refuse a file that is in use", default: true }),
   }),
   image: tools,

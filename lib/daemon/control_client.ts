@@ -214,8 +214,8 @@ export class ControlClient implements AsyncDisposable {
   }
 
   /**
-   * Changes the size of a target and waits for the outcome: the daemon writes `size` once more when it is
-   * done, back to what it was if it failed. `wanted` is given the size now and gives the new one, bytes.
+   * Changes the size of a target and waits for the outcome: the wish is written with a zero in front, and
+   * the daemon replaces it by the size that there is then, which is that of before if it failed. `wanted` is given the size now and gives the new one, bytes.
    * Rejects with what the daemon says. Errno: ENOENT; EAGAIN if it is not connected.
    */
   resize(name: string, wanted: (size: number) => number): Promise<ResizeResult> {
@@ -226,8 +226,9 @@ export class ControlClient implements AsyncDisposable {
         await events.next();
         const change = await this.#change((store) => writeSize(store, name, wanted));
         if (change.before === change.after) return change;
-        // One event is that of the wish, the next one that of the outcome.
-        for (let count = 0; count < 2; count++) await events.next();
+        const wish = sizeWish(change.after);
+        // The wish stands there until it is fulfilled or refused.
+        do await events.next(); while (await readOrNull(this.store, `${path}/size`) === wish);
         const now = await this.store.snapshot((store) => readTarget(store, name));
         if (now?.size === change.after) return change;
         const reason = now === null ? "it was removed meanwhile" : "the daemon does not say why";
@@ -393,6 +394,11 @@ async function noTarget(store: XenstoreOperations, name: string): Promise<BlockE
   );
 }
 
+/** A size as a wish: it reads as the number that it is, and is not what the daemon writes. */
+function sizeWish(size: number): string {
+  return `0${size}`;
+}
+
 async function writeSize(
   store: XenstoreOperations,
   name: string,
@@ -406,7 +412,7 @@ async function writeSize(
     throw new BlockError("EAGAIN", `Cannot resize "${name}": it is ${now}`);
   }
   const after = wanted(before);
-  if (after !== before) await store.write(`${targetPath(name)}/size`, String(after));
+  if (after !== before) await store.write(`${targetPath(name)}/size`, sizeWish(after));
   return { before, after };
 }
 

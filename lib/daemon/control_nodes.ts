@@ -16,22 +16,20 @@ import {
   XENBUS_STATE,
 } from "./control/paths.ts";
 
-/** The states of a target, as XenBus numbers them. */
-export const TARGET_STATES = {
-  /** It is to be opened. */
-  initialising: Number(XENBUS_STATE.INITIALISING),
-  /** It exists and does not answer: it is being opened, or access was revoked. */
-  waiting: Number(XENBUS_STATE.INIT_WAIT),
-  /** Clients can connect. */
-  connected: Number(XENBUS_STATE.CONNECTED),
-  /** It is being closed, or is to be. */
-  closing: Number(XENBUS_STATE.CLOSING),
-  /** It is closed; `error` says why if it failed. */
-  closed: Number(XENBUS_STATE.CLOSED),
-} as const;
+/**
+ * The name of a state of a target: it is to be opened; it does not answer, since it is being opened or
+ * access was revoked; clients can connect; it is being closed; it is closed.
+ */
+export type TargetStateName = "initialising" | "waiting" | "connected" | "closing" | "closed";
 
-/** The name of a state of a target. */
-export type TargetStateName = keyof typeof TARGET_STATES;
+/** The states of a target, as XenBus numbers them. */
+export const TARGET_STATES: Readonly<Record<TargetStateName, number>> = {
+  initialising: Number(XENBUS_STATE.INITIALISING),
+  waiting: Number(XENBUS_STATE.INIT_WAIT),
+  connected: Number(XENBUS_STATE.CONNECTED),
+  closing: Number(XENBUS_STATE.CLOSING),
+  closed: Number(XENBUS_STATE.CLOSED),
+};
 
 /** The name of a state; null for a number that is none. */
 export function targetStateName(state: number | null): TargetStateName | null {

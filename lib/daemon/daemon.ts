@@ -53,6 +53,8 @@ export interface DaemonOptions {
 export interface DaemonControl {
   /** Its control sockets as they would be written; none if it cannot be steered. */
   readonly endpoints: readonly string[];
+  /** Its xenbus files. */
+  readonly xenbus: readonly string[];
   /** Why it cannot be steered although that was wanted, if it was free; null else. */
   readonly problem: string | null;
 }
@@ -114,7 +116,7 @@ class RunningDaemon implements Daemon {
   readonly files: OpenFileTable;
   readonly defaultTarget: string | null;
   endpoints: readonly DaemonEndpoint[] = [];
-  control: DaemonControl = { endpoints: [], problem: null };
+  control: DaemonControl = { endpoints: [], xenbus: [], problem: null };
 
   readonly #config: DaemonConfig;
   readonly #options: DaemonOptions;
@@ -248,7 +250,8 @@ class RunningDaemon implements Daemon {
       }),
       startService: async (listener) => {
         const service = await this.#startService(listener);
-        if (this.control.problem === null) this.control = { endpoints: labels, problem: null };
+        const endpoints = this.control.problem === null ? labels : [];
+        this.control = { ...this.control, endpoints, xenbus: control?.xenbus ?? [] };
         return service;
       },
     });
@@ -264,7 +267,7 @@ class RunningDaemon implements Daemon {
       const { errno, message } = toBlockError(error);
       if (!ifFree || errno !== "EADDRINUSE") throw new BlockError(errno, message, { cause: error });
       const [path = ""] = sockets.map((each) => each.path);
-      this.control = { endpoints: [], problem: `${path} belongs to another daemon` };
+      this.control = { ...this.control, problem: `${path} belongs to another daemon` };
       return await startXenstoreService({ ...settings, sockets: [] });
     }
   }

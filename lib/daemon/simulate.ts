@@ -268,7 +268,8 @@ class SimulationThread {
         ownership: { time: Math.floor(clock.wall() / 1000), uid: 0, gid: 0 },
       });
       mountFuse(fd, {
-        folder: start.folder,
+        path: start.folder,
+        root: "folder",
         source: "dmu",
         kind: "dmu",
         readBytesMax: FUSE_DATA_BYTES_MAX,

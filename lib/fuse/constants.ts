@@ -38,6 +38,7 @@ export const OPCODES = {
   INTERRUPT: 36,
   DESTROY: 38,
   IOCTL: 39,
+  POLL: 40,
   BATCH_FORGET: 42,
   FALLOCATE: 43,
   READDIRPLUS: 44,
@@ -74,6 +75,11 @@ export const OPEN_FLAGS = {
   /** Direct writes of one file at a time. */
   PARALLEL_DIRECT_WRITES: 1 << 6,
 } as const;
+
+/** Bit of a POLL: somebody waits for a change. */
+export const POLL_SCHEDULE_NOTIFY = 1;
+/** What stands in place of an error in a message that is no reply: somebody who polls is to look again. */
+export const NOTIFY_POLL = 1;
 
 /** Which fields of a SETATTR count. */
 export const SETATTR_VALID = { SIZE: 1 << 3, HANDLE: 1 << 6 } as const;

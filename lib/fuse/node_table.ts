@@ -21,14 +21,14 @@ export interface Ownership {
 
 /** The nodes of one mount. */
 export class NodeTable {
-  readonly #root: Folder;
+  readonly #root: FuseNode;
   readonly #ownership: Ownership;
   /** By number; the root's is ROOT_NODE. */
   readonly #nodes: FuseNode[] = [];
   readonly #numbers = new Map<FuseNode, number>();
 
   /** A table that knows the root alone. */
-  constructor(root: Folder, ownership: Ownership) {
+  constructor(root: FuseNode, ownership: Ownership) {
     this.#root = root;
     this.#ownership = ownership;
     this.#numberOf(root);

@@ -4,7 +4,13 @@
  *
  * @module
  */
-import { FUSE_MAJOR, FUSE_MINOR, MODE_FOLDER, REPLY_HEADER_BYTES } from "./constants.ts";
+import {
+  FUSE_MAJOR,
+  FUSE_MINOR,
+  MODE_FOLDER,
+  NOTIFY_POLL,
+  REPLY_HEADER_BYTES,
+} from "./constants.ts";
 import {
   FUSE_BACKGROUND_MAX,
   FUSE_DATA_BYTES_MAX,
@@ -157,6 +163,21 @@ export function encodeOpen(
 export function encodeWritten(unique: number, count: number): Uint8Array<ArrayBuffer> {
   const reply = new Reply(unique, 8);
   reply.u32(0, count);
+  return reply.bytes;
+}
+
+/** The reply to POLL: what is ready, as poll(2) has it. */
+export function encodePoll(unique: number, events: number): Uint8Array<ArrayBuffer> {
+  const reply = new Reply(unique, 8);
+  reply.u32(0, events);
+  return reply.bytes;
+}
+
+/** No reply: makes whoever polls under the name `wakeup` look again. */
+export function encodePollWakeup(wakeup: number): Uint8Array<ArrayBuffer> {
+  const reply = new Reply(0, 8);
+  reply.u64(0, wakeup);
+  putReplyHeader(reply.bytes, 0, NOTIFY_POLL);
   return reply.bytes;
 }
 

@@ -6,7 +6,12 @@
  * @module
  */
 import { ProtocolError } from "../stream/frame.ts";
-import { FSYNC_DATA_ONLY, OPCODES, REQUEST_HEADER_BYTES } from "./constants.ts";
+import {
+  FSYNC_DATA_ONLY,
+  OPCODES,
+  POLL_SCHEDULE_NOTIFY,
+  REQUEST_HEADER_BYTES,
+} from "./constants.ts";
 
 /** What every request begins with. */
 export interface RequestHeader {
@@ -75,6 +80,13 @@ export type RequestBody =
     /** FALLOCATE_MODES. */
     readonly mode: number;
   }
+  /** `wakeup` names whoever waits for a change, if `waits`. */
+  | {
+    readonly kind: "poll";
+    readonly handle: number;
+    readonly wakeup: number;
+    readonly waits: boolean;
+  }
   /** The caller of request `interrupted` got a signal. */
   | { readonly kind: "interrupt"; readonly interrupted: number }
   | { readonly kind: "getattr" | "statfs" | "forget" | "destroy" | "unknown" };
@@ -136,6 +148,7 @@ const ARGUMENT_BYTES: ReadonlyMap<number, number> = new Map([
   [OPCODES.INIT, 16],
   [OPCODES.INTERRUPT, 8],
   [OPCODES.IOCTL, 32],
+  [OPCODES.POLL, 24],
   [OPCODES.FALLOCATE, 32],
 ]);
 
@@ -178,6 +191,10 @@ function bodyOf(opcode: number, fields: Fields): RequestBody {
       return { kind: "flush", handle: fields.u64(at) };
     case OPCODES.IOCTL:
       return { kind: "ioctl", handle: fields.u64(at) };
+    case OPCODES.POLL: {
+      const waits = (fields.u32(at + 16) & POLL_SCHEDULE_NOTIFY) !== 0;
+      return { kind: "poll", handle: fields.u64(at), wakeup: fields.u64(at + 8), waits };
+    }
     case OPCODES.FSYNC: {
       const dataOnly = (fields.u32(at + 8) & FSYNC_DATA_ONLY) !== 0;
       return { kind: "fsync", handle: fields.u64(at), dataOnly };

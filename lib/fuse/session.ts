@@ -29,18 +29,20 @@ import {
   encodeFolder,
   encodeInit,
   encodeOpen,
+  encodePoll,
+  encodePollWakeup,
   encodeStatfs,
   encodeStatus,
   encodeWritten,
   putReplyHeader,
 } from "./replies.ts";
 import { decodeRequest, type FuseRequest } from "./requests.ts";
-import type { DiskHandle, Folder, FusePeer, StreamCall, StreamHandle } from "./tree.ts";
+import type { DiskHandle, FuseNode, FusePeer, StreamCall, StreamHandle } from "./tree.ts";
 
 /** What a session needs. */
 export interface FuseSessionOptions {
-  /** What is on the mount. */
-  readonly root: Folder;
+  /** What is on the mount: a folder, or the only file. */
+  readonly root: FuseNode;
   /** Sends a reply; the bytes may be used only until it returns. */
   readonly send: (reply: Uint8Array<ArrayBuffer>) => void;
   /** Where buffers come from. */
@@ -184,6 +186,8 @@ export class FuseSession {
         const isStream = this.#files.get(request.handle)?.kind === "stream";
         return refuse(isStream ? "EOPNOTSUPP" : "ENOTTY", "there is no ioctl");
       }
+      case "poll":
+        return this.#poll(request);
       case "interrupt":
         return this.#pending.interrupt(request.interrupted);
       case "statfs":
@@ -291,6 +295,16 @@ export class FuseSession {
       return this.#settleDisk(unique, outcome, done, null);
     }
     this.#stream(unique, { flags, offset }, done, null, (call) => file.handle.write(data, call));
+  }
+
+  #poll({ unique, handle, wakeup, waits }: Kind<"poll">): void {
+    const { handle: file } = this.#file(handle);
+    // To a file that does not say so the kernel need not come again.
+    if (!("poll" in file) || file.poll === undefined) {
+      return this.#status(unique, minusErrno("ENOSYS"));
+    }
+    const { send } = this.#options;
+    send(encodePoll(unique, file.poll(waits ? () => send(encodePollWakeup(wakeup)) : null)));
   }
 
   #onDisk(unique: number, handle: number, act: (device: Device) => Maybe<void>): void {

@@ -36,6 +36,12 @@ export interface StreamHandle {
   read(into: Uint8Array, call: StreamCall): Maybe<number>;
   /** write(2) of at least 1 byte. `from` may be used only until this returns. */
   write(from: Uint8Array, call: StreamCall): Maybe<number>;
+  /**
+   * poll(2): gives POLLIN and the like as they are now. `wake` is to be called once that has changed, and
+   * only once; it is null for somebody who does not wait. Without this method the file always counts
+   * as ready.
+   */
+  poll?(wake: (() => void) | null): number;
   /** The last descriptor of this open is closed; no call is under way. */
   close(): void;
 }

@@ -71,8 +71,10 @@ export function openFuse(): number {
 
 /** How to mount. */
 export interface MountOptions {
-  /** An existing folder. */
-  readonly folder: string;
+  /** An existing folder, or a regular file. */
+  readonly path: string;
+  /** What there is then: a folder, or a regular file. It has to be what `path` is. */
+  readonly root: "folder" | "file";
   /** What lists of mounts show as the source. */
   readonly source: string;
   /** The kind of file system: lists of mounts show `fuse.KIND`. */
@@ -83,28 +85,29 @@ export interface MountOptions {
 
 /** Mounts the file system that `fd` serves; requests can be read from now on. Throws SystemError. */
 export function mountFuse(fd: number, options: MountOptions): void {
-  const { folder, source, kind, readBytesMax } = options;
-  const data = `fd=${fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,` +
+  const { path, root, source, kind, readBytesMax } = options;
+  const mode = root === "folder" ? "40000" : "100000";
+  const data = `fd=${fd},rootmode=${mode},user_id=0,group_id=0,allow_other,default_permissions,` +
     `max_read=${readBytesMax}`;
   const flags = MS_NOSUID | MS_NODEV;
   const type = cstring(`fuse.${kind}`);
-  if (calls().mount(cstring(source), cstring(folder), type, flags, cstring(data)) === 0) return;
+  if (calls().mount(cstring(source), cstring(path), type, flags, cstring(data)) === 0) return;
   const errno = lastErrno();
   if (errno === EPERM) {
-    throw systemError(errno, "mount on", folder, "permission denied, run this as root");
+    throw systemError(errno, "mount on", path, "permission denied, run this as root");
   }
-  throw systemError(errno, "mount on", folder);
+  throw systemError(errno, "mount on", path);
 }
 
 /**
- * Takes the mount on `folder` away. `lazy`: its name goes at once, and the rest when nobody uses it
+ * Takes the mount on `path` away. `lazy`: its name goes at once, and the rest when nobody uses it
  * any more. False if it is in use (EBUSY) or not mounted any more (EINVAL); throws SystemError else.
  */
-export function unmount(folder: string, lazy: boolean): boolean {
-  if (calls().umount2(cstring(folder), lazy ? MNT_DETACH : 0) === 0) return true;
+export function unmount(path: string, lazy: boolean): boolean {
+  if (calls().umount2(cstring(path), lazy ? MNT_DETACH : 0) === 0) return true;
   const errno = lastErrno();
   if (errno === EBUSY || errno === EINVAL || errno === ENOENT) return false;
-  throw systemError(errno, "unmount", folder);
+  throw systemError(errno, "unmount", path);
 }
 
 /**

@@ -79,6 +79,11 @@ export class PollSet {
   }
 }
 
+/** Lets another thread run that waits for this processor, if there is one. */
+export function yieldProcessor(): void {
+  socketCalls().sched_yield();
+}
+
 const COUNTER = new BigUint64Array(1);
 const COUNTER_BYTES = new Uint8Array(COUNTER.buffer);
 

@@ -6,7 +6,7 @@
  */
 import type { Operation } from "../block/request.ts";
 import type { SubmitEvent, TraceEvent, TraceInfo } from "./event.ts";
-import { CUT_PENDING_MAX } from "./limits.ts";
+import { PENDING_MAX } from "./limits.ts";
 import type { TraceSource } from "./source.ts";
 
 /** What is taken of a trace. */
@@ -69,7 +69,7 @@ class Pending {
   add(id: number): true {
     if (!this.#completes) return true;
     this.#ids.add(id);
-    if (this.#ids.size > CUT_PENDING_MAX) {
+    if (this.#ids.size > PENDING_MAX) {
       const [oldest] = this.#ids;
       if (oldest !== undefined) this.#ids.delete(oldest);
     }

@@ -41,3 +41,11 @@ export const CRASH_COPY_BYTES: number = 1 * MIB;
 export const CRASH_POINTS_MAX = 1_000_000;
 /** Characters of a check's output that are kept of a crash point that fails. */
 export const CRASH_OUTPUT_LENGTH_MAX = 4_096;
+/** Requests of a trace whose completion is awaited while it is looked at; older ones never ended. */
+export const PENDING_MAX = 262_144;
+/** Connections of a trace that are told apart. */
+export const CONNECTIONS_MAX = 65_536;
+/** Bins of time in a summary; between half of them and all are in use. */
+export const SUMMARY_TIME_BINS = 128;
+/** Events of a batch of traces that are merged. */
+export const BATCH_MERGED_EVENTS = 4_096;

@@ -5,7 +5,7 @@
  * @module
  */
 import type { TraceEvent, TraceInfo } from "./event.ts";
-import { BATCH_MERGED_EVENTS, MERGE_CONNECTIONS_MAX, MERGE_PENDING_MAX } from "./limits.ts";
+import { BATCH_MERGED_EVENTS, CONNECTIONS_MAX, PENDING_MAX } from "./limits.ts";
 import { TraceNotes, type TraceSource } from "./source.ts";
 import { TraceError } from "./trace_error.ts";
 
@@ -23,8 +23,8 @@ class Numbers {
     const known = this.#connections.get(key);
     if (known !== undefined) return known;
     const next = this.#connections.size + 1;
-    if (next > MERGE_CONNECTIONS_MAX) {
-      throw new TraceError(`they have more than ${MERGE_CONNECTIONS_MAX} connections together`);
+    if (next > CONNECTIONS_MAX) {
+      throw new TraceError(`they have more than ${CONNECTIONS_MAX} connections together`);
     }
     this.#connections.set(key, next);
     return next;
@@ -82,7 +82,7 @@ class Strand {
     }
     const id = this.#numbers.nextId();
     this.#ids.set(event.id, id);
-    if (this.#ids.size > MERGE_PENDING_MAX) {
+    if (this.#ids.size > PENDING_MAX) {
       const [oldest] = this.#ids.keys();
       if (oldest !== undefined) this.#ids.delete(oldest);
     }

@@ -13,4 +13,6 @@ export * from "./recorder.ts";
 export * from "./replay.ts";
 export * from "./replay_report.ts";
 export * from "./source.ts";
+export { sparkline, type SparklineOptions } from "./sparkline.ts";
+export * from "./summary.ts";
 export { TraceError } from "./trace_error.ts";

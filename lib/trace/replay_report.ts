@@ -80,7 +80,8 @@ export interface ReplayReport {
   readonly skipped: number;
 }
 
-function percentiles(histogram: Histogram): Percentiles {
+/** The percentiles of a histogram. */
+export function percentiles(histogram: Histogram): Percentiles {
   return {
     count: histogram.count,
     p50Us: histogram.percentileUs(0.5),

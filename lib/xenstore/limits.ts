@@ -18,6 +18,13 @@ export const PATH_LENGTH_MAX = 2048;
 /** Longest path of all, in characters; XENSTORE_ABS_PATH_MAX. */
 export const ABSOLUTE_PATH_LENGTH_MAX = 3072;
 
+/** Strings of the wire that are kept, so as not to make them again: a power of 2. */
+export const TEXTS_KEPT = 4_096;
+/** Longest string that is kept, in characters. */
+export const KEPT_TEXT_LENGTH_MAX = 256;
+/** Paths whose names are kept. */
+export const PATHS_KEPT_MAX = 8_192;
+
 /** Nodes that a domain may own. */
 export const QUOTA_NODES = 1000;
 /** Bytes of a node's record (header 24, 8 a permission, value, names of children) that a domain may not reach. */
@@ -76,6 +83,12 @@ export const SERVICE_ACCEPT_PAUSE_MS = 100;
 export const SERVICE_PRIVILEGED_CONNECTIONS = 128;
 /** Comings and goings that the main thread has not heard of yet, above which nobody is let in. */
 export const SERVICE_REPORTS_PENDING_MAX = 256;
+/**
+ * How long in µs a service looks for the next request before it sleeps, while requests come that fast.
+ * Waking a thread takes longer than answering. Bounds what is wasted when nobody comes any more; a
+ * client that asks back to back keeps one processor busy, which gives way to whoever else wants it.
+ */
+export const SERVICE_SPIN_US = 100;
 /** Time in ms after which a service that lets nobody in looks again whether it can. */
 export const SERVICE_RETRY_MS = 2;
 

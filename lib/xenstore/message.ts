@@ -6,7 +6,7 @@
  * @module
  */
 import { type FrameFormat, ProtocolError } from "../stream/frame.ts";
-import { HEADER_BYTES, PAYLOAD_BYTES_MAX } from "./limits.ts";
+import { HEADER_BYTES, KEPT_TEXT_LENGTH_MAX, PAYLOAD_BYTES_MAX, TEXTS_KEPT } from "./limits.ts";
 
 /** A message. */
 export interface Message {
@@ -93,8 +93,29 @@ export function encodeMessage(message: Message): Uint8Array<ArrayBuffer> {
 /** Characters that are made into a string at a time: an argument list has a limit. */
 const PIECE = 4096;
 
+/** Strings that were made before, by a hash of their characters. */
+const TEXTS: string[] = new Array(TEXTS_KEPT).fill("");
+
+/**
+ * The same string again for bytes that were seen before: clients name the same nodes over and over, and
+ * a string that is known need not be made, hashed or checked.
+ */
+function keptText(bytes: Uint8Array, start: number, end: number): string {
+  let hash = end - start;
+  for (let at = start; at < end; at++) hash = Math.imul(hash ^ (bytes[at] ?? 0), 0x01000193);
+  const slot = (hash ^ hash >>> 15) & (TEXTS_KEPT - 1);
+  const kept = TEXTS[slot] ?? "";
+  if (kept.length === end - start) {
+    let at = start;
+    while (at < end && kept.charCodeAt(at - start) === bytes[at]) at += 1;
+    if (at === end) return kept;
+  }
+  return TEXTS[slot] = String.fromCharCode(...bytes.subarray(start, end));
+}
+
 /** The string in bytes[start, end), a character for a byte. */
 export function textOf(bytes: Uint8Array, start: number = 0, end: number = bytes.length): string {
+  if (end - start <= KEPT_TEXT_LENGTH_MAX) return keptText(bytes, start, end);
   if (end - start <= PIECE) return String.fromCharCode(...bytes.subarray(start, end));
   let text = "";
   for (let at = start; at < end; at += PIECE) text += textOf(bytes, at, Math.min(end, at + PIECE));

@@ -10,9 +10,10 @@ import type { StoreConnection } from "./connection.ts";
 import { isQuotaName, QUOTA_DEFAULTS } from "./domains.ts";
 import { XenstoreError } from "./errors.ts";
 import { PAYLOAD_BYTES_MAX } from "./limits.ts";
-import { allStrings, leadingNumber, type Message, oneString, textOf } from "./message.ts";
+import { allStrings, bytesOf, leadingNumber, type Message, oneString, textOf } from "./message.ts";
 import { domainPath } from "./path.ts";
 import { formatPermission, parsePermission, type Permission } from "./permissions.ts";
+import type { TreeNode } from "./tree.ts";
 
 /** Who asks: a connection of the store and what the wire adds to it. */
 export interface Requester {
@@ -85,9 +86,22 @@ function otherDomain(payload: Uint8Array): number {
   return domid;
 }
 
+interface Listing {
+  readonly generation: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Lists of names as they were sent, for as long as they are right. */
+const LISTINGS = new WeakMap<TreeNode, Listing>();
+
 const directory: Operation = ({ connection }, { payload, transactionId }) => {
-  const names = connection.directory(only(payload), transactionId);
-  return limited(names.length === 0 ? "" : `${names.join("\0")}\0`);
+  const node = connection.node(only(payload), transactionId);
+  const kept = LISTINGS.get(node);
+  if (kept?.generation === node.generation) return kept.bytes;
+  if (node.children.size === 0) return "";
+  const bytes = bytesOf(limited(`${[...node.children.keys()].join("\0")}\0`));
+  LISTINGS.set(node, { generation: node.generation, bytes });
+  return bytes;
 };
 
 const directoryPart: Operation = ({ connection }, { payload, transactionId }) => {

@@ -6,7 +6,7 @@
  * @module
  */
 import type { OutputBuffer } from "../stream/session.ts";
-import { OPERATION } from "./constants.ts";
+import { type ErrorCode, OPERATION } from "./constants.ts";
 import {
   EVENT_MERGE_BYTES,
   HEADER_BYTES,
@@ -55,9 +55,14 @@ export class Outbox {
     return this.#unsentBytes;
   }
 
-  /** Adds a message; `text` is its payload, a character for a byte, or the payload itself. */
+  /** Adds a message; text as payload is a character for a byte. */
   add(head: Head, payload: Uint8Array | string): void {
     this.#add(head.type, head.requestId, head.transactionId, payload);
+  }
+
+  /** Adds an error as the reply to a message. */
+  addError(head: Head, code: ErrorCode): void {
+    this.#add(OPERATION.ERROR, head.requestId, head.transactionId, `${code}\0`);
   }
 
   /** Adds a watch event, unless it is too long to be sent, or queued already in a long queue. */

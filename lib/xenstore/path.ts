@@ -4,7 +4,12 @@
  * @module
  */
 import { XenstoreError } from "./errors.ts";
-import { ABSOLUTE_PATH_LENGTH_MAX, PATH_LENGTH_MAX } from "./limits.ts";
+import {
+  ABSOLUTE_PATH_LENGTH_MAX,
+  KEPT_TEXT_LENGTH_MAX,
+  PATH_LENGTH_MAX,
+  PATHS_KEPT_MAX,
+} from "./limits.ts";
 
 const VALID = /^(?:\/|(?:\/[A-Za-z0-9\-_@]+)+)$/;
 /** As scanf(3) reads "/local/domain/%5u/", which takes a sign for one of the five characters. */
@@ -15,9 +20,27 @@ export function domainPath(domid: number): string {
   return `/local/domain/${domid}`;
 }
 
+/** Names of paths that were found valid lately. */
+const NAMES = new Map<string, readonly string[]>();
+
+/** The names in the path of a node, from above; none for the root. The path is valid. */
+export function namesOf(path: string): readonly string[] {
+  return NAMES.get(path) ?? split(path);
+}
+
+function split(path: string): readonly string[] {
+  return path.length === 1 ? [] : path.slice(1).split("/");
+}
+
 /** True for a path that a node may have. */
 export function isNodePath(path: string): boolean {
+  if (NAMES.has(path)) return true;
   if (!VALID.test(path)) return false;
+  if (path.length <= KEPT_TEXT_LENGTH_MAX) {
+    if (NAMES.size >= PATHS_KEPT_MAX) NAMES.clear();
+    NAMES.set(path, split(path));
+    return true;
+  }
   if (path.length <= PATH_LENGTH_MAX) return true;
   const prefix = DOMAIN_PREFIX.exec(path)?.[0].length ?? 0;
   return path.length - prefix <= PATH_LENGTH_MAX && path.length <= ABSOLUTE_PATH_LENGTH_MAX;

@@ -6,7 +6,8 @@
  *
  * @module
  */
-import { BlockError } from "../block/errors.ts";
+import type { Log } from "../block/context.ts";
+import { BufferPool } from "../block/pool.ts";
 import { adoptDescriptor, socketPair } from "../driver/socket_pair.ts";
 import { postAndWake, WakeCounter } from "../driver/wake.ts";
 import { closeEvent, openEvent } from "../sys/poll.ts";
@@ -17,20 +18,28 @@ import { XenstoreClient } from "./client.ts";
 import { SERVICE_REPORTS_PENDING_MAX } from "./limits.ts";
 import { controlResult } from "./server.ts";
 import type { ControlResult } from "./session.ts";
-import { type ServiceEvents, type ServicePeer, SocketLoop } from "./socket_loop.ts";
+import { Peers, type ServiceEvents, type ServicePeer } from "./peers.ts";
+import { SocketLoop } from "./socket_loop.ts";
 import { Store } from "./store.ts";
 import { checkDomains } from "./users.ts";
+import { XenbusMount } from "./xenbus_mount.ts";
+import { mountXenbus, type XenbusPath } from "./xenbus_path.ts";
 
 export type { ServicePeer };
 
 /** The name of the thread. */
 const THREAD_NAME = "dmu:xenstore";
+/** Turns of the promise queue that see an answer of a xenbus file through; each costs 0.1 µs. */
+const PROMISE_TURNS = 8;
 
 /** What a service is to do. Everything is called on the thread that started it. */
 export interface XenstoreServiceOptions {
   /** Unix sockets to listen on, with the permission bits of their files. */
   readonly sockets: readonly { readonly path: string; readonly mode: number }[];
-  /** Paths of xenbus files. */
+  /**
+   * Xenbus files: the paths of the files themselves, which are made, with FUSE mounted on them. Programs
+   * that open one are told apart by their users as those on a socket. Needs root.
+   */
   readonly xenbus: readonly string[];
   /** Users besides root and the one of this process, and their domains, which count as introduced. */
   readonly domains: ReadonlyMap<number, number>;
@@ -38,6 +47,8 @@ export interface XenstoreServiceOptions {
   opened(peer: ServicePeer): void;
   /** It has ended, once; its watches and transactions are gone. */
   closed(id: number, reason: string): void;
+  /** Messages for a human. */
+  readonly log?: Log;
   /** Somebody was turned away. */
   refused?(peer: string, reason: string): void;
   /**
@@ -56,13 +67,15 @@ export interface XenstoreService extends AsyncDisposable {
   readonly client: XenstoreClient;
   /** Ends a connection, if it is still there. */
   kick(id: number): void;
-  /** Ends all connections, stops listening and removes the socket files. Later calls do nothing. */
+  /** Ends all connections, stops listening, unmounts, and removes the files. Later calls do nothing. */
   close(): Promise<void>;
 }
 
 interface Start {
   readonly kind: "start";
   readonly listeners: readonly number[];
+  /** /dev/fuse, mounted. */
+  readonly fuseFds: readonly number[];
   readonly domains: ReadonlyMap<number, number>;
   /** The thread's end of the pair of sockets of the daemon's own client. */
   readonly ownFd: number;
@@ -81,36 +94,43 @@ type FromThread =
   | { readonly kind: "started" | "stopped" }
   | { readonly kind: "opened"; readonly peer: ServicePeer }
   | { readonly kind: "closed"; readonly id: number; readonly reason: string }
+  | { readonly kind: "log"; readonly level: keyof Log; readonly text: string }
   | { readonly kind: "refused"; readonly peer: string; readonly reason: string }
   | { readonly kind: "control"; readonly id: number; readonly words: readonly string[] };
 
 /**
  * Starts a service with an empty store; resolves once clients can connect. Rejects with SystemError as
- * listenUnix does, with RangeError for a domain that cannot be.
+ * listenUnix does, with BlockError for a xenbus file that cannot be (EEXIST, EBUSY, EPERM, ENOENT …), with
+ * RangeError for a domain that cannot be.
  */
 export async function startXenstoreService(
   options: XenstoreServiceOptions,
 ): Promise<XenstoreService> {
   checkDomains(options.domains);
-  const [file] = options.xenbus;
-  if (file !== undefined) {
-    throw new BlockError("EOPNOTSUPP", `Cannot make ${file}: xenbus files are not served`);
-  }
   const listeners: UnixListener[] = [];
+  const files: XenbusPath[] = [];
   try {
     for (const { path, mode } of options.sockets) listeners.push(listenUnix(path, { mode }));
-    return await Service.start(options, listeners);
+    for (const path of options.xenbus) files.push(mountXenbus(path));
+    return await Service.start(options, { listeners, files });
   } catch (error) {
     for (const listener of listeners) listener.close();
+    for (const file of files) file.release();
     throw error;
   }
+}
+
+/** Where clients come from. */
+interface Places {
+  readonly listeners: readonly UnixListener[];
+  readonly files: readonly XenbusPath[];
 }
 
 /** The main thread's side. */
 class Service implements XenstoreService {
   readonly client: XenstoreClient;
   readonly #options: XenstoreServiceOptions;
-  readonly #listeners: readonly UnixListener[];
+  readonly #places: Places;
   readonly #worker: Worker;
   readonly #wakeFd = openEvent();
   readonly #heard = new Int32Array(new SharedArrayBuffer(4));
@@ -122,11 +142,8 @@ class Service implements XenstoreService {
   #failed = false;
   #closing: Promise<void> | null = null;
 
-  static async start(
-    options: XenstoreServiceOptions,
-    listeners: readonly UnixListener[],
-  ): Promise<Service> {
-    const service = new Service(options, listeners);
+  static async start(options: XenstoreServiceOptions, places: Places): Promise<Service> {
+    const service = new Service(options, places);
     try {
       await service.#started.promise;
     } catch (error) {
@@ -136,9 +153,9 @@ class Service implements XenstoreService {
     return service;
   }
 
-  private constructor(options: XenstoreServiceOptions, listeners: readonly UnixListener[]) {
+  private constructor(options: XenstoreServiceOptions, places: Places) {
     this.#options = options;
-    this.#listeners = listeners;
+    this.#places = places;
     const [here, there] = openSocketPair();
     this.#unclaimedFd = there;
     this.client = new XenstoreClient(socketPair(adoptDescriptor(here)));
@@ -153,7 +170,8 @@ class Service implements XenstoreService {
     this.#worker.postMessage(
       {
         kind: "start",
-        listeners: listeners.map(({ fd }) => fd),
+        listeners: places.listeners.map(({ fd }) => fd),
+        fuseFds: places.files.map(({ fuseFd }) => fuseFd),
         domains,
         ownFd: there,
         wakeFd: this.#wakeFd,
@@ -176,10 +194,12 @@ class Service implements XenstoreService {
 
   async #close(): Promise<void> {
     await this.client.close();
+    // Names go before what is behind them.
+    for (const file of this.#places.files) file.release();
     this.#post({ kind: "stop" });
     await this.#stopped.promise;
     this.#worker.terminate();
-    for (const listener of this.#listeners) listener.close();
+    for (const listener of this.#places.listeners) listener.close();
     closeEvent(this.#wakeFd);
   }
 
@@ -200,6 +220,8 @@ class Service implements XenstoreService {
         this.#open.add(message.peer.id);
         this.#options.opened(message.peer);
         break;
+      case "log":
+        return this.#options.log?.[message.level](message.text);
       case "closed":
         if (this.#open.delete(message.id)) this.#options.closed(message.id, message.reason);
         break;
@@ -217,7 +239,11 @@ class Service implements XenstoreService {
   #fail(reason: string): void {
     if (this.#failed) return;
     this.#failed = true;
-    if (this.#unclaimedFd >= 0) closeDescriptor(this.#unclaimedFd);
+    if (this.#unclaimedFd >= 0) {
+      closeDescriptor(this.#unclaimedFd);
+      for (const { fuseFd } of this.#places.files) closeDescriptor(fuseFd);
+    }
+    for (const file of this.#places.files) file.release();
     this.#started.reject(new Error(`Cannot start the XenStore service: ${reason}`));
     this.#stopped.resolve();
     for (const id of this.#open) this.#options.closed(id, "the XenStore service has died");
@@ -254,18 +280,53 @@ class ServiceThread {
     const { listeners, wakeFd, domains, ownFd, heard } = start;
     const store = new Store();
     for (const domid of domains.values()) store.introduce(domid);
-    const events = this.#events(heard);
-    const loop = new SocketLoop({ store, listeners, wakeFd, domains, events, now_ms: Date.now });
+    const peers = new Peers({ store, domains, events: this.#events(heard) });
+    const mounts = this.#mounts(start, peers);
+    const loop = new SocketLoop({
+      peers,
+      listeners,
+      mounts,
+      wakeFd,
+      now_ms: () => performance.now(),
+    });
     this.#loop = loop;
     try {
       loop.adoptOwn(ownFd);
       this.#tell({ kind: "started" });
-      while (!this.#stopping) await this.#counter.caughtUp(loop.run());
+      while (!this.#stopping) {
+        const signals = loop.run();
+        if (signals > 0) await this.#counter.caughtUp(signals);
+        else for (let turn = 0; turn < PROMISE_TURNS; turn++) await null;
+      }
     } finally {
       // Whoever waits for a reply must not wait for ever.
       loop.close("the service is shutting down");
     }
     this.#tell({ kind: "stopped" });
+  }
+
+  #mounts({ fuseFds, domains }: Start, peers: Peers): XenbusMount[] {
+    const pool = new BufferPool();
+    const log = this.#log();
+    const ownership = { time: Math.floor(Date.now() / 1000), uid: Deno.uid() ?? 0, gid: 0 };
+    // Whoever opens it is looked at; the mode only spares strangers the way.
+    const permissions = domains.size === 0 ? 0o600 : 0o666;
+    const onSettled = (): void => this.#loop?.settle();
+    return fuseFds.map((fd) =>
+      new XenbusMount({ fd, permissions, ownership, peers, pool, log, onSettled })
+    );
+  }
+
+  #log(): Log {
+    const tell = (level: keyof Log) => (text: string): void =>
+      this.#tell({ kind: "log", level, text });
+    return {
+      error: (text, cause) =>
+        tell("error")(cause instanceof Error ? `${text}: ${cause.stack ?? cause.message}` : text),
+      warn: tell("warn"),
+      info: tell("info"),
+      debug: tell("debug"),
+    };
   }
 
   #events(heard: Int32Array<SharedArrayBuffer>): ServiceEvents {

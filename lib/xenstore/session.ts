@@ -8,7 +8,7 @@
  */
 import { ProtocolError } from "../stream/frame.ts";
 import type { ByteSession, OutputBuffer } from "../stream/session.ts";
-import { type ErrorCode, OPERATION } from "./constants.ts";
+import type { ErrorCode } from "./constants.ts";
 import type { StoreConnection } from "./connection.ts";
 import { XenstoreError } from "./errors.ts";
 import {
@@ -48,7 +48,7 @@ export function answer(requester: Requester, message: Message, outbox: Outbox): 
     reply = runOperation(requester, message);
   } catch (error) {
     if (!(error instanceof XenstoreError)) throw error;
-    outbox.add({ ...message, type: OPERATION.ERROR }, `${error.code}\0`);
+    outbox.addError(message, error.code);
     return;
   }
   if (reply !== null) outbox.add(message, reply);
@@ -56,9 +56,9 @@ export function answer(requester: Requester, message: Message, outbox: Outbox): 
 
 /** Sends the reply to a CONTROL for the daemon. */
 export function answerControl(head: Head, result: ControlResult, outbox: Outbox): void {
-  if ("code" in result) outbox.add({ ...head, type: OPERATION.ERROR }, `${result.code}\0`);
+  if ("code" in result) outbox.addError(head, result.code);
   else if (result.payload.length <= PAYLOAD_BYTES_MAX) outbox.add(head, result.payload);
-  else outbox.add({ ...head, type: OPERATION.ERROR }, "E2BIG\0");
+  else outbox.addError(head, "E2BIG");
 }
 
 /** The head of a message, for a reply that comes later. */
@@ -157,7 +157,7 @@ export class XenstoreSession implements ByteSession, Requester {
     if (output === null || !this.#stalled) return output;
     const release = (): void => {
       output.release();
-      this.#resume();
+      if (this.#outbox.unsentBytes < UNSENT_PAUSE_BYTES) this.#resume();
     };
     return { bytes: output.bytes, release };
   }
@@ -166,7 +166,7 @@ export class XenstoreSession implements ByteSession, Requester {
   sendTo(send: SendBytes): void {
     if (this.#ended || this.#failure !== null) return;
     this.#outbox.sendTo(send);
-    if (this.#stalled) this.#resume();
+    if (this.#stalled && this.#outbox.unsentBytes < UNSENT_PAUSE_BYTES) this.#resume();
   }
 
   /** The daemon has answered the CONTROL that it was given. */

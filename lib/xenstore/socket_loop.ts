@@ -6,8 +6,17 @@
  *
  * @module
  */
+import { FUSE_REQUEST_BYTES_MAX } from "../fuse/limits.ts";
 import { ProtocolError } from "../stream/frame.ts";
-import { clearEvent, POLL_ERROR, POLL_HANGUP, POLL_IN, POLL_OUT, PollSet } from "../sys/poll.ts";
+import {
+  clearEvent,
+  POLL_ERROR,
+  POLL_HANGUP,
+  POLL_IN,
+  POLL_OUT,
+  PollSet,
+  yieldProcessor,
+} from "../sys/poll.ts";
 import {
   accept,
   closeDescriptor,
@@ -19,59 +28,32 @@ import {
 } from "../sys/socket.ts";
 import { SystemError } from "../sys/system_error.ts";
 import {
-  CONNECTIONS_MAX,
-  DOMAIN_CONNECTIONS_MAX,
   SERVICE_ACCEPT_PAUSE_MS,
   SERVICE_ACCEPTS_PER_TURN_MAX,
-  SERVICE_PRIVILEGED_CONNECTIONS,
   SERVICE_READ_BYTES,
   SERVICE_RETRY_MS,
+  SERVICE_SPIN_US,
 } from "./limits.ts";
+import type { Peers } from "./peers.ts";
 import { type ControlResult, XenstoreSession } from "./session.ts";
-import type { Store } from "./store.ts";
-import { domainOfUser } from "./users.ts";
-
-/** Who is at the other end of a connection, as plain data. */
-export interface ServicePeer {
-  /** Never the same twice in a service; 0 is the daemon's own client. */
-  readonly id: number;
-  /** How it came: over a socket, or through a xenbus file. */
-  readonly kind: "control" | "xenbus";
-  /** For people: `process 12 of user 0`. */
-  readonly peer: string;
-  /** Its domain. */
-  readonly domid: number;
-}
-
-/** What the loop tells; everything in the order in which it happens. */
-export interface ServiceEvents {
-  /** A connection was made; nothing of it has been read. */
-  opened(peer: ServicePeer): void;
-  /** A connection has ended, its watches and transactions with it. */
-  closed(id: number, reason: string): void;
-  /** Somebody was turned away. */
-  refused(peer: string, reason: string): void;
-  /** A CONTROL for the daemon, which `endControl` answers. */
-  control(id: number, words: readonly string[]): void;
-  /** False while too much of the above was not heard yet: nobody else is let in then. */
-  readonly listening: boolean;
-}
+import type { XenbusMount } from "./xenbus_mount.ts";
 
 /** What a loop works with. */
 export interface SocketLoopOptions {
-  /** What is served. */
-  readonly store: Store;
+  /** Decides who may come in, and to what. */
+  readonly peers: Peers;
   /** Listening sockets, which the loop does not close. */
   readonly listeners: readonly number[];
+  /** Xenbus files. */
+  readonly mounts: readonly XenbusMount[];
   /** The eventfd that makes `run` return. */
   readonly wakeFd: number;
-  /** Users and their domains. */
-  readonly domains: ReadonlyMap<number, number>;
-  /** Gets what happens. */
-  readonly events: ServiceEvents;
   /** The time, from any beginning. */
   now_ms(): number;
 }
+
+/** Errors of accept that mean the listener is of no use, so that nobody can come in any more. */
+const LISTENER_LOST: readonly string[] = ["EBADF", "EINVAL", "ENOTSOCK", "EOPNOTSUPP"];
 
 class Connection {
   readonly id: number;
@@ -95,19 +77,19 @@ class Connection {
     send(this.fd, bytes, length);
 }
 
+/** With one processor whoever looks keeps away whom it waits for. */
+const SPIN_MS = navigator.hardwareConcurrency > 1 ? SERVICE_SPIN_US / 1000 : 0;
+/** poll(2) does not look at it. */
+const NO_DESCRIPTOR = -1;
 /** Errors of accept that mean the process or the system has no room. */
 const NO_ROOM: readonly string[] = ["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"];
-
-/** How a peer is called. */
-export function peerText({ pid, uid }: Pick<PeerCredentials, "pid" | "uid">): string {
-  return `process ${pid} of user ${uid}`;
-}
 
 /** See the top of the file. */
 export class SocketLoop {
   readonly #options: SocketLoopOptions;
   readonly #poll = new PollSet();
   readonly #into = new Uint8Array(SERVICE_READ_BYTES);
+  #fuseRequest: Uint8Array<ArrayBuffer> | null = null;
   readonly #connections = new Map<number, Connection>();
   /** In the order of the poll set, behind the eventfd and the listeners. */
   #polled: Connection[] = [];
@@ -115,7 +97,10 @@ export class SocketLoop {
   #queue: Connection[] = [];
   #accepting = true;
   #pausedUntil_ms = 0;
-  #nextId = 1;
+  /** Promises of xenbus files wait for their turn. */
+  #settled = false;
+  /** The last request came so soon that looking for it would have been better than sleeping. */
+  #rapid = false;
 
   /** A loop that has read nothing yet. */
   constructor(options: SocketLoopOptions) {
@@ -127,21 +112,34 @@ export class SocketLoop {
     this.#begin(0, fd, 0);
   }
 
-  /** Serves until the eventfd is signalled; gives how often it was. */
+  /** Promises have results: `run` returns, so that what waits for them can go on. */
+  settle(): void {
+    this.#settled = true;
+  }
+
+  /** Serves until the eventfd is signalled; gives how often it was, 0 if it is for promises alone. */
   run(): number {
-    const { wakeFd, listeners } = this.#options;
+    const { wakeFd, listeners, mounts } = this.#options;
     const poll = this.#poll;
     for (;;) {
       this.#runQueue();
+      if (this.#settled) {
+        this.#settled = false;
+        return 0;
+      }
       this.#fillPollSet();
-      if (poll.wait(this.#accepting ? -1 : SERVICE_RETRY_MS) === 0) continue;
+      if (this.#wait() === 0) continue;
       if (poll.result(0) !== 0) return clearEvent(wakeFd);
-      const first = 1 + listeners.length;
+      const firstMount = 1 + listeners.length;
+      const first = firstMount + mounts.length;
       const polled = this.#polled;
       for (let at = 0; at < polled.length; at++) {
         const events = poll.result(first + at);
         const connection = polled[at];
         if (events !== 0 && connection !== undefined) this.#step(connection, events);
+      }
+      for (let at = 0; at < mounts.length; at++) {
+        if (poll.result(firstMount + at) !== 0) this.#serveMount(mounts[at]);
       }
       for (let at = 0; at < listeners.length; at++) {
         const fd = listeners[at];
@@ -150,24 +148,44 @@ export class SocketLoop {
     }
   }
 
+  /** Waits until something can be done; 0 if nothing can be after all. */
+  #wait(): number {
+    const { now_ms } = this.#options;
+    const begun_ms = now_ms();
+    if (this.#rapid) {
+      do {
+        const ready = this.#poll.wait(0);
+        if (ready !== 0) return ready;
+        yieldProcessor();
+      } while (now_ms() - begun_ms < SPIN_MS);
+      this.#rapid = false;
+    }
+    const ready = this.#poll.wait(this.#accepting ? -1 : SERVICE_RETRY_MS);
+    if (SPIN_MS > 0) this.#rapid = now_ms() - begun_ms < 2 * SPIN_MS;
+    return ready;
+  }
+
   /** Gives the reply to a CONTROL; nothing if its connection has gone. */
   endControl(id: number, result: ControlResult): void {
     this.#connections.get(id)?.session.endControl(result);
+    for (const mount of this.#options.mounts) mount.endControl(id, result);
   }
 
   /** Ends a connection, if it is there. */
   end(id: number, reason: string): void {
     const connection = this.#connections.get(id);
     if (connection !== undefined) this.#close(connection, reason);
+    for (const mount of this.#options.mounts) mount.end(id, reason);
   }
 
-  /** Ends all connections. Listeners and the eventfd stay open. */
+  /** Ends all connections and mounts. Listeners and the eventfd stay open. */
   close(reason: string): void {
+    for (const mount of this.#options.mounts) mount.close(reason);
     for (const connection of [...this.#connections.values()]) this.#close(connection, reason);
   }
 
   #fillPollSet(): void {
-    const { listeners, wakeFd, events } = this.#options;
+    const { listeners, mounts, wakeFd, peers: { events } } = this.#options;
     const paused = this.#pausedUntil_ms > 0 && this.#options.now_ms() < this.#pausedUntil_ms;
     const accepting = !paused && events.listening;
     if (!this.#changed && accepting === this.#accepting) return;
@@ -177,8 +195,17 @@ export class SocketLoop {
     poll.clear();
     poll.add(wakeFd, POLL_IN);
     for (const fd of listeners) poll.add(fd, accepting ? POLL_IN : 0);
+    // An open cannot be put off, so nothing is read of a file while nobody is let in.
+    for (const { ended, fd } of mounts) {
+      poll.add(ended ? NO_DESCRIPTOR : fd, accepting ? POLL_IN : 0);
+    }
     this.#polled = [...this.#connections.values()];
     for (const each of this.#polled) each.index = poll.add(each.fd, each.interest);
+  }
+
+  #serveMount(mount: XenbusMount | undefined): void {
+    mount?.serve(this.#fuseRequest ??= new Uint8Array(FUSE_REQUEST_BYTES_MAX));
+    if (mount?.ended === true) this.#changed = true;
   }
 
   #acceptFrom(listener: number): void {
@@ -188,7 +215,7 @@ export class SocketLoop {
         if (accepted === null) return;
         this.#welcome(accepted.fd);
       } catch (error) {
-        if (!(error instanceof SystemError)) throw error;
+        if (!(error instanceof SystemError) || LISTENER_LOST.includes(error.code)) throw error;
         if (!NO_ROOM.includes(error.code)) continue;
         this.#pausedUntil_ms = this.#options.now_ms() + SERVICE_ACCEPT_PAUSE_MS;
         return;
@@ -197,7 +224,6 @@ export class SocketLoop {
   }
 
   #welcome(fd: number): void {
-    const { domains, events } = this.#options;
     let credentials: PeerCredentials;
     try {
       credentials = peerCredentials(fd);
@@ -205,37 +231,13 @@ export class SocketLoop {
       closeDescriptor(fd);
       throw error;
     }
-    const peer = peerText(credentials);
-    const domid = domainOfUser(credentials.uid, domains);
-    const reason = this.refusal(domid);
-    if (domid === null || reason !== null) {
-      closeDescriptor(fd);
-      events.refused(peer, reason ?? "");
-      return;
-    }
-    const id = this.nextId();
-    events.opened({ id, kind: "control", peer, domid });
-    this.#begin(id, fd, domid);
-  }
-
-  /** Why nobody of a domain (null: of none) can come in now, or null. */
-  refusal(domid: number | null): string | null {
-    if (domid === null) return "the user is not listed";
-    const { store } = this.#options;
-    const count = store.connectionCount();
-    const max = domid === 0 ? CONNECTIONS_MAX : CONNECTIONS_MAX - SERVICE_PRIVILEGED_CONNECTIONS;
-    if (count >= max) return "there are too many connections";
-    if (domid === 0 || store.connectionCount(domid) < DOMAIN_CONNECTIONS_MAX) return null;
-    return "the domain has too many connections";
-  }
-
-  /** A number for a peer that was never given before. */
-  nextId(): number {
-    return this.#nextId++;
+    const { peer } = this.#options.peers.admit({ kind: "control", ...credentials });
+    if (peer === null) closeDescriptor(fd);
+    else this.#begin(peer.id, fd, peer.domid);
   }
 
   #begin(id: number, fd: number, domid: number): void {
-    const { store, events } = this.#options;
+    const { store, events } = this.#options.peers;
     const control = (words: readonly string[]): void => events.control(id, words);
     const session = new XenstoreSession(store, { domid, control });
     const connection = new Connection(id, fd, session);
@@ -319,6 +321,6 @@ export class SocketLoop {
     session.onWake = null;
     session.end(undefined);
     closeDescriptor(connection.fd);
-    if (connection.id !== 0) this.#options.events.closed(connection.id, reason);
+    if (connection.id !== 0) this.#options.peers.events.closed(connection.id, reason);
   }
 }

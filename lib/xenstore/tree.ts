@@ -6,7 +6,7 @@
  * @module
  */
 import { RECORD_HEADER_BYTES, RECORD_PERMISSION_BYTES } from "./limits.ts";
-import { childPath } from "./path.ts";
+import { childPath, namesOf } from "./path.ts";
 import { ownerOf, type Permissions, PRIVATE } from "./permissions.ts";
 
 /** A node, for those who only look. */
@@ -150,15 +150,11 @@ export class Tree {
 
   #find(path: string): Node | undefined {
     let node: Node | undefined = this.#root;
-    if (path.length === 1) return node;
-    let start = 1;
-    while (node !== undefined) {
-      const end = path.indexOf("/", start);
-      if (end < 0) return node.children.get(path.slice(start));
-      node = node.children.get(path.slice(start, end));
-      start = end + 1;
+    const names = namesOf(path);
+    for (let at = 0; at < names.length && node !== undefined; at++) {
+      node = node.children.get(names[at] ?? "");
     }
-    return undefined;
+    return node;
   }
 
   #own(node: Node): Node {
@@ -171,16 +167,12 @@ export class Tree {
   /** The node of a path, which may be changed, with a new generation. */
   #change(path: string): Node {
     let node = this.#root = this.#own(this.#root);
-    for (let start = 1; start < path.length;) {
-      const slash = path.indexOf("/", start);
-      const end = slash < 0 ? path.length : slash;
-      const name = path.slice(start, end);
+    for (const name of namesOf(path)) {
       const child = node.children.get(name);
       if (child === undefined) throw new Error(`Cannot change ${path}: it is not there`);
       const own = this.#own(child);
       if (own !== child) node.children.set(name, own);
       node = own;
-      start = end + 1;
     }
     node.generation = ++this.#generations.value;
     return node;

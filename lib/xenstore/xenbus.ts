@@ -29,7 +29,13 @@ import {
 } from "./message.ts";
 import type { Requester } from "./operations.ts";
 import { Outbox } from "./outbox.ts";
-import { answer } from "./session.ts";
+import {
+  answer,
+  answerControl,
+  type ControlResult,
+  headOf,
+  type XenstoreSessionOptions,
+} from "./session.ts";
 import type { Store } from "./store.ts";
 
 interface UserWatch {
@@ -47,18 +53,31 @@ export class XenbusFile implements Requester {
   knowsFeatures = false;
   /** The caller that the store sees. */
   readonly connection: StoreConnection;
+  /** See Requester. */
+  readonly daemonControl?: (message: Message, words: readonly string[]) => void;
   readonly #outbox = new Outbox();
   readonly #buffer = new Uint8Array(XENBUS_MESSAGE_BYTES_MAX);
   readonly #unsentMax: number;
   #filled = 0;
+  /** Whole messages that wait until the daemon has answered a CONTROL. */
+  #held: Message[] = [];
+  /** That CONTROL. */
+  #control: Pick<Message, "type" | "requestId" | "transactionId"> | null = null;
   #watches: UserWatch[] = [];
   #watchNumber = 0;
   #failed = false;
 
   /** An open by a process of a domain. */
-  constructor(store: Store, options: { readonly domid: number }) {
-    this.#unsentMax = options.domid === 0 ? UNSENT_BYTES_MAX : QUOTA_UNSENT_BYTES;
-    this.connection = store.connect(options.domid, { closed: () => this.onReadable?.() });
+  constructor(store: Store, options: XenstoreSessionOptions) {
+    const { domid, control } = options;
+    this.#unsentMax = domid === 0 ? UNSENT_BYTES_MAX : QUOTA_UNSENT_BYTES;
+    if (control !== undefined) {
+      this.daemonControl = (message, words): void => {
+        this.#control = headOf(message);
+        control(words);
+      };
+    }
+    this.connection = store.connect(domid, { closed: () => this.onReadable?.() });
   }
 
   /** Bytes that can be read, or are on their way. */
@@ -71,6 +90,11 @@ export class XenbusFile implements Requester {
     return this.unreadBytes > 0 || this.failed;
   }
 
+  /** True while a write has to wait: for the daemon's answer, or until what there is was read. */
+  get busy(): boolean {
+    return !this.failed && (this.#control !== null || this.unreadBytes >= UNSENT_PAUSE_BYTES);
+  }
+
   /** True if the store closed it, or events were left unread beyond the limit: reads give EIO. */
   get failed(): boolean {
     return this.#failed || this.connection.closed;
@@ -79,11 +103,15 @@ export class XenbusFile implements Requester {
   /**
    * write(2): takes all of `bytes` and gives their number. Throws XenstoreError, and has then forgotten
    * what it had of a message: E2BIG for one that does not fit into 4096 bytes, EINVAL for more bytes than
-   * that at a time and for a watch of a path that cannot be, EIO if the file has failed.
+   * that at a time and for a watch of a path that cannot be, EIO if the file has failed. Whoever writes
+   * while it is busy gets EAGAIN, and nothing is taken.
    */
   write(bytes: Uint8Array): number {
     if (this.failed) throw new XenstoreError("EIO", "Cannot write: the file has failed");
     if (bytes.length === 0) return 0;
+    if (this.busy) {
+      throw new XenstoreError("EAGAIN", "Cannot write: what was written has to be done");
+    }
     if (this.#filled + bytes.length > this.#buffer.length) {
       this.#filled = 0;
       throw new XenstoreError(
@@ -107,11 +135,25 @@ export class XenbusFile implements Requester {
     return bytes.subarray(0, this.#outbox.takeInto(bytes));
   }
 
+  /** The daemon has answered the CONTROL that it was given. */
+  endControl(result: ControlResult): void {
+    const head = this.#control;
+    this.#control = null;
+    if (head === null || this.failed) return;
+    answerControl(head, result, this.#outbox);
+    const held = this.#held;
+    this.#held = [];
+    for (const message of held) this.#handleInTurn(message);
+    this.onReadable?.();
+  }
+
   /** The last close: watches, transactions and what is unread are gone. */
   close(): void {
     this.onReadable = null;
     this.connection.close();
     this.#watches = [];
+    this.#held = [];
+    this.#control = null;
     this.#outbox.clear();
   }
 
@@ -165,12 +207,27 @@ export class XenbusFile implements Requester {
     bytes.copyWithin(0, at, this.#filled);
     this.#filled -= at;
     try {
-      for (const [start, end] of frames) this.handle(decodeMessage(whole, start, end));
+      for (const [start, end] of frames) {
+        const message = decodeMessage(whole, start, end);
+        if (this.#control === null) this.handle(message);
+        else this.#held.push(message);
+      }
     } catch (error) {
       this.#filled = 0;
       throw error;
     } finally {
       this.onReadable?.();
+    }
+  }
+
+  /** Its write is over, so what would have made that fail is answered. */
+  #handleInTurn(message: Message): void {
+    if (this.#control !== null) return void this.#held.push(message);
+    try {
+      this.handle(message);
+    } catch (error) {
+      if (!(error instanceof XenstoreError)) throw error;
+      this.refuse(message, error);
     }
   }
 
@@ -184,7 +241,7 @@ export class XenbusFile implements Requester {
   }
 
   #fail(message: Message, code: ErrorCode): void {
-    this.#outbox.add({ ...message, type: OPERATION.ERROR }, `${code}\0`);
+    this.#outbox.addError(message, code);
   }
 
   #watchOrNot(message: Message): void {

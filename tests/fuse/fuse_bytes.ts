@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { BufferPool } from "../../lib/block/pool.ts";
 import { FuseSession } from "../../lib/fuse/session.ts";
-import type { Folder } from "../../lib/fuse/tree.ts";
+import type { FuseNode } from "../../lib/fuse/tree.ts";
 import { MemoryLog } from "../support/context.ts";
 
 /** A field: bytes that it takes, and its value. */
@@ -87,10 +87,12 @@ export interface Reply {
 export class Mount {
   readonly session: FuseSession;
   readonly #replies = new Map<number, Reply>();
+  /** Whom the session has told to poll again. */
+  readonly wakeups: number[] = [];
   readonly log = new MemoryLog();
   #unique = 0;
 
-  constructor(root: Folder) {
+  constructor(root: FuseNode) {
     this.session = new FuseSession({
       root,
       pool: new BufferPool({ poison: true }),
@@ -141,6 +143,7 @@ export class Mount {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     assert.equal(view.getUint32(0, true), bytes.length, "the length of a reply");
     const unique = Number(view.getBigUint64(8, true));
+    if (unique === 0) return void this.wakeups.push(u64(bytes, 16));
     assert.ok(!this.#replies.has(unique), `request ${unique} is answered twice`);
     this.#replies.set(unique, { error: view.getInt32(4, true), data: bytes.slice(16) });
   }

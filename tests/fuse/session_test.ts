@@ -210,6 +210,43 @@ Deno.test("errors of a stream pass, and a bug is logged and becomes EIO", () => 
   assert.equal(mount.ask(39, node, fields([8, handle], [8, 0], [8, 0], [8, 0])).error, -95);
 });
 
+Deno.test("a mount may be one file; who polls it is told once when it is ready", () => {
+  let ready = 0;
+  const wakes: (() => void)[] = [];
+  const root: StreamFile = {
+    kind: "stream",
+    permissions: 0o640,
+    open: () => ({
+      read: () => 0,
+      write: () => 0,
+      poll: (wake) => {
+        if (wake !== null) wakes.push(wake);
+        return ready;
+      },
+      close: () => {},
+    }),
+  };
+  const mount = new Mount(root);
+  assert.equal(u32(mount.ask(3, 1, fields([8, 0], [8, 0])).data, 16 + 60), 0o100_640);
+  const handle = mount.open(1);
+  const poll = (kh: number, flags: number): number =>
+    u32(mount.ask(40, 1, fields([8, handle], [8, kh], [4, flags], [4, 1])).data, 0);
+  assert.equal(poll(7, 0), 0, "it does not wait");
+  assert.equal(wakes.length, 0);
+  assert.equal(poll(8, 1), 0);
+  ready = 1;
+  wakes.forEach((wake) => wake());
+  assert.deepEqual(mount.wakeups, [8]);
+  assert.equal(poll(9, 1), 1);
+});
+
+Deno.test("poll() of a stream that does not know is ENOSYS", () => {
+  const mount = new Mount(makeFolder({ control: new TestStream() }));
+  const node = mount.node("control");
+  const handle = mount.open(node);
+  assert.equal(mount.ask(40, node, fields([8, handle], [8, 1], [4, 1], [4, 1])).error, -38);
+});
+
 Deno.test("RELEASE closes once; the end of the mount closes what is open", async () => {
   const stream = new TestStream();
   const mount = mountOf({ stream });

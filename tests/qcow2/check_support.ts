@@ -5,6 +5,7 @@
  */
 import { checkImage } from "../../backends/qcow2/check/mod.ts";
 import type { CheckReport, ImageContext, Repair } from "../../lib/block/image.ts";
+import { systemClock } from "../../lib/daemon/context.ts";
 import { systemFiles } from "../../lib/sys/file.ts";
 import { testContext } from "../support/context.ts";
 import { run } from "../support/tools.ts";
@@ -15,9 +16,9 @@ export interface QemuCheck {
   readonly figures: Readonly<Record<string, unknown>>;
 }
 
-/** A context with real files and no clock to wait for. */
+/** A context with real files and a real clock. */
 export function imageContext(): ImageContext {
-  return { ...testContext({ files: systemFiles }), progress: () => {} };
+  return { ...testContext({ files: systemFiles, clock: systemClock }), progress: () => {} };
 }
 
 /** Checks an image with this program. */

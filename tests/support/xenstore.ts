@@ -12,7 +12,7 @@ import {
   type XenstoreServiceOptions,
 } from "../../lib/xenstore/mod.ts";
 import { within } from "./process.ts";
-import { withTempDir } from "./tools.ts";
+import { interopTest, type ToolName, withTempDir } from "./tools.ts";
 
 /** Time in ms that a test waits for what has to happen. */
 const WAIT_MS_MAX = 20_000;
@@ -124,6 +124,40 @@ export class RecordedService {
     this.#waiting.clear();
     for (const each of waiting) each();
   }
+}
+
+/** Why no xenbus file can be made on this machine, or null. */
+const NO_XENBUS: string | null = (() => {
+  if (Deno.uid() !== 0) return "root";
+  try {
+    Deno.openSync("/dev/fuse", { read: true, write: true }).close();
+    return null;
+  } catch {
+    return "/dev/fuse";
+  }
+})();
+
+/** Registers a test with real programs that use a xenbus file; skipped where there can be none. */
+export function xenbusTest(
+  name: string,
+  tools: readonly ToolName[],
+  fn: () => Promise<void>,
+): void {
+  if (NO_XENBUS === null) interopTest(name, tools, fn);
+  else Deno.test({ name: `${name} (skipped: needs ${NO_XENBUS})`, ignore: true, fn });
+}
+
+/** As `withService`, with a xenbus file whose path `fn` gets. */
+export function withXenbus(
+  fn: (record: RecordedService, file: string) => Promise<void>,
+  options: Partial<XenstoreServiceOptions> = {},
+): Promise<void> {
+  return withTempDir(async (folder) => {
+    await Deno.chmod(folder, 0o755);
+    const file = join(folder, "xenbus");
+    await withService((record) => fn(record, file), { xenbus: [file], ...options });
+    await assert.rejects(Deno.lstat(file), Deno.errors.NotFound, "it goes with its service");
+  });
 }
 
 /** Calls `fn` with a service on a private socket, and closes it. */

@@ -11,6 +11,7 @@ import {
   POLL_OUT,
   PollSet,
   signalEvent,
+  yieldProcessor,
 } from "../../lib/sys/poll.ts";
 import {
   accept,
@@ -21,6 +22,7 @@ import {
   isListening,
   listenTcp,
   localAddress,
+  openSocketPair,
   peerAddress,
   peerCredentials,
   prepareInherited,
@@ -174,6 +176,26 @@ for (const host of ["127.0.0.1", "::1"]) {
     }),
   );
 }
+
+Deno.test("openSocketPair() gives two ends, and change() what a poll waits for", () => {
+  const [here, there] = openSocketPair();
+  try {
+    const poll = new PollSet();
+    const index = poll.add(there, POLL_IN);
+    assert.equal(poll.wait(0), 0);
+    poll.change(index, POLL_OUT);
+    assert.equal(poll.wait(0), 1);
+    assert.equal(poll.result(index), POLL_OUT);
+    yieldProcessor();
+    assert.equal(send(here, new Uint8Array([1, 2, 3]), 2), 2);
+    const into = new Uint8Array(8);
+    assert.equal(receive(there, into), 2);
+    assert.equal(receive(there, into), WOULD_BLOCK);
+  } finally {
+    closeDescriptor(here);
+    closeDescriptor(there);
+  }
+});
 
 Deno.test("listenTcp() refuses what is no address", () => {
   assert.equal(codeOf(() => listenTcp("example.org", 0)), "EINVAL");

@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import net from "node:net";
 import { join } from "node:path";
 import { OPERATION, startXenstoreService, XenstoreClient } from "../../lib/xenstore/mod.ts";
-import { withTempDir } from "../support/tools.ts";
+import { run, withTempDir } from "../support/tools.ts";
 import { RecordedService, withService } from "../support/xenstore.ts";
 import { request } from "./wire.ts";
 
@@ -24,6 +24,7 @@ function ask(client: XenstoreClient, ...words: string[]): Promise<string> {
 function connectRaw(path: string): { socket: net.Socket; closed: Promise<unknown> } {
   const socket = net.connect(path);
   socket.on("error", () => {});
+  socket.resume();
   const closed = new Promise((resolve) => socket.once("close", resolve));
   return { socket, closed };
 }
@@ -188,6 +189,53 @@ Deno.test("a client that reads no events is closed, and others go on", () =>
     assert.equal((await client.directory("/n/0")).length, 200);
     socket.destroy();
     await closed;
+  }));
+
+/** Takes the listening socket away from the thread, in a process of its own: descriptors are not ours here. */
+const DYING = `
+import { closeDescriptor, isListening } from "${new URL(
+  "../../lib/sys/socket.ts",
+  import.meta.url,
+)}";
+import { startXenstoreService, XenstoreClient } from "${new URL(
+  "../../lib/xenstore/mod.ts",
+  import.meta.url,
+)}";
+const [path = ""] = Deno.args;
+const failed = Promise.withResolvers<void>();
+const service = await startXenstoreService({
+  sockets: [{ path, mode: 0o600 }],
+  xenbus: [],
+  domains: new Map(),
+  opened: ({ id }) => console.log("opened", id),
+  closed: (id) => console.log("closed", id),
+  control: () => Promise.resolve(""),
+  onFailure: (reason) => {
+    console.log("failed", /Cannot accept/.test(reason));
+    failed.resolve();
+  },
+});
+const client = await XenstoreClient.connectUnix(path);
+await client.exists("/");
+const numbers = [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => Number(name));
+numbers.filter(isListening).forEach(closeDescriptor);
+await client.exists("/").catch(() => {});
+await failed.promise;
+await client.exists("/").catch(() => console.log("client rejected"));
+await service.client.exists("/").catch(() => console.log("own client rejected"));
+`;
+
+Deno.test("onFailure() is called when the thread dies, after closed() for all", () =>
+  withTempDir(async (folder) => {
+    const args = ["eval", "--ext=ts", DYING, join(folder, "socket")];
+    const { stdout, stderr } = await run(Deno.execPath(), args);
+    assert.deepEqual(stdout.trimEnd().split("\n"), [
+      "opened 1",
+      "closed 1",
+      "failed true",
+      "client rejected",
+      "own client rejected",
+    ], stderr);
   }));
 
 Deno.test("a message that is too long ends its connection with a reason", () =>

@@ -74,7 +74,7 @@ export async function compareRefcounts(
     const index = first / perBlock;
     const block = reader.block(index);
     if (block === null && !references.someIn(first, end)) continue;
-    await breathe(state);
+    await breathe(state, state.cluster);
     for (let cluster = first; cluster < end; cluster += 1) {
       const stored = block === null ? 0 : refcounts.get(block, cluster - first);
       const counted = refcountDue(state, cluster);

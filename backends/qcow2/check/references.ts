@@ -34,8 +34,8 @@ export async function forEachEntry(
 ): Promise<void> {
   const length = entries * 8;
   for (let at = 0; at < length; at += TABLE_CHUNK_BYTES) {
-    await breathe(state);
     const part = Math.min(TABLE_CHUNK_BYTES, length - at);
+    await breathe(state, part);
     spend(state, part / 8);
     if (isHole(state, offset + at, part)) continue;
     const bytes = new Uint8Array(part);
@@ -79,19 +79,14 @@ async function countL1(state: CheckState, table: L1Table): Promise<void> {
   if (entries === 0) return;
   spend(state, Math.ceil(entries * 8 / state.cluster));
   if (!refer(state, offset, entries * 8, times, what)) return;
+  const ofTable = `An L2 table of ${what}`;
   await forEachEntry(state, offset, entries, (index, high, low) => {
     const { findings, cluster } = state;
     const l2Offset = entryOffset(high, low);
     if (l1ReservedSet(high, low)) {
       findings.corruption(`Entry ${index} of ${what} has reserved bits set`, times);
     }
-    const there = refer(
-      state,
-      l2Offset,
-      cluster,
-      times,
-      `The L2 table of entry ${index} of ${what}`,
-    );
+    const there = refer(state, l2Offset, cluster, times, ofTable);
     if (l2Offset % cluster !== 0) {
       findings.corruption(
         `Entry ${index} of ${what} points to ${hex(l2Offset)}, which no cluster begins at`,
@@ -171,9 +166,10 @@ function countL2Entry(
   return offset;
 }
 
-function countL2(state: CheckState, offset: number, times: number, active: number): void {
+/** Counts an L2 table; gives the bytes that were read. */
+function countL2(state: CheckState, offset: number, times: number, active: number): number {
   const { file, cluster, entryBytes, findings } = state;
-  if (isHole(state, offset, cluster)) return;
+  if (isHole(state, offset, cluster)) return 0;
   const bytes = new Uint8Array(cluster);
   file.read(bytes, offset);
   const view = viewOf(bytes);
@@ -197,19 +193,19 @@ function countL2(state: CheckState, offset: number, times: number, active: numbe
     if (expected !== 0 && host !== expected) findings.fragmented += active;
     expected = host + cluster;
   }
+  return cluster;
 }
 
 async function countL2Tables(state: CheckState): Promise<void> {
   const { cluster, l2Tables, activeL2Tables } = state;
   for (const index of l2Tables.clusters()) {
-    await breathe(state);
     state.context.progress(Math.min(index * cluster, state.fileBytes), state.fileBytes);
-    countL2(state, index * cluster, l2Tables.get(index), activeL2Tables.get(index));
+    const times = l2Tables.get(index), active = activeL2Tables.get(index);
+    await breathe(state, countL2(state, index * cluster, times, active));
   }
   for (const [offset, { times, active }] of state.unaligned) {
-    await breathe(state);
     spend(state, cluster / 8);
-    countL2(state, offset, times, active);
+    await breathe(state, countL2(state, offset, times, active));
   }
 }
 

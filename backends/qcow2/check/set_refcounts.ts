@@ -32,7 +32,7 @@ async function changeBlocks(
     const index = first / perBlock;
     const block = reader.block(index);
     if (block === null) continue;
-    await breathe(state);
+    await breathe(state, state.cluster);
     let changed = false;
     const end = Math.min(perBlock, state.clusters - first);
     for (let at = 0; at < end; at += 1) {
@@ -159,7 +159,7 @@ function highestOf(blocks: Blocks): number {
 async function writeBlocks(state: CheckState, perBlock: number, blocks: Blocks): Promise<void> {
   const { cluster, file, refcounts } = state;
   for (const [index, place] of blocks) {
-    await breathe(state);
+    await breathe(state, state.cluster);
     const bytes = new Uint8Array(cluster);
     for (let at = 0; at < perBlock; at += 1) {
       const count = refcountDue(state, index * perBlock + at);

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { setImmediate } from "node:timers/promises";
 import { BlockError } from "../../../lib/block/errors.ts";
 import type { ImageContext } from "../../../lib/block/image.ts";
 import type { RawFile } from "../../../lib/sys/file_access.ts";
@@ -20,8 +19,10 @@ import { CHECK_CLUSTERS_MAX, CHECK_ENTRIES_MAX, CHECK_MEMORY_BYTES_MAX } from ".
 import { Findings } from "./findings.ts";
 import { MemoryBudget, ReferenceMap } from "./reference_map.ts";
 
-/** Tables between two looks at the abort signal. */
-const STEPS_PER_BREATH = 512;
+/** Bytes of tables between two looks at the abort signal. */
+const BREATH_BYTES = 4 * 1024 * 1024;
+/** What a step counts for that reads nothing, bytes. */
+const STEP_BYTES = 1024;
 
 /** A check, or one pass of a repair, of one file. */
 export interface CheckState {
@@ -61,8 +62,10 @@ export interface CheckState {
   clusters: number;
   /** Entries looked at so far. */
   work: number;
-  /** Steps so far. */
-  steps: number;
+  /** The run of data, or hole, of the file that was looked at last. */
+  run: { readonly start: number; readonly end: number; readonly hole: boolean };
+  /** Bytes of tables looked at since others could run. */
+  unbreathed: number;
   /** Clock, abort signal, progress. */
   readonly context: ImageContext;
 }
@@ -74,6 +77,7 @@ export function startCheck(
   snapshots: SnapshotTable,
   context: ImageContext,
 ): CheckState {
+  context.signal.throwIfAborted();
   const cluster = clusterBytes(header);
   const fileBytes = file.size();
   const clusters = Math.ceil(fileBytes / cluster);
@@ -103,7 +107,8 @@ export function startCheck(
     badBitmaps: false,
     clusters,
     work: 0,
-    steps: 0,
+    run: { start: 0, end: 0, hole: false },
+    unbreathed: 0,
     context,
   };
 }
@@ -118,12 +123,13 @@ export function spend(state: CheckState, entries: number): void {
   );
 }
 
-/** Now and then lets others run, and gives up if the context says so. */
-export async function breathe(state: CheckState): Promise<void> {
-  state.steps += 1;
-  if (state.steps % STEPS_PER_BREATH !== 0) return;
+/** Now and then, after so many bytes read, lets others run, and gives up if the context says so. */
+export async function breathe(state: CheckState, bytes: number = STEP_BYTES): Promise<void> {
+  state.unbreathed += Math.max(bytes, STEP_BYTES);
+  if (state.unbreathed < BREATH_BYTES) return;
+  state.unbreathed = 0;
   state.context.signal.throwIfAborted();
-  await setImmediate();
+  await state.context.clock.sleep(0);
 }
 
 /** A number as messages show offsets. */
@@ -173,8 +179,13 @@ export function refcountDue({ references, refcounts }: CheckState, cluster: numb
 
 /** True if the file has nothing but a hole there: it reads as zeroes, without being read. */
 export function isHole(state: CheckState, offset: number, length: number): boolean {
-  if (offset >= state.fileBytes) return true;
-  const [first] = state.file.extents(offset, Math.min(length, state.fileBytes - offset), 1);
-  return first !== undefined && !first.data &&
-    first.length >= Math.min(length, state.fileBytes - offset);
+  const { file, fileBytes } = state;
+  if (offset >= fileBytes) return true;
+  // Tables are looked at in the order of the file: one look finds where the present run ends.
+  if (offset < state.run.start || offset >= state.run.end) {
+    const [first] = file.extents(offset, fileBytes - offset, 1);
+    const end = offset + (first?.length ?? 1);
+    state.run = { start: offset, end, hole: first?.data === false };
+  }
+  return state.run.hole && Math.min(offset + length, fileBytes) <= state.run.end;
 }

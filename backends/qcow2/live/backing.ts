@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { MapEntry } from "../../../lib/block/image.ts";
 import type { RawFile } from "../../../lib/sys/file_access.ts";
 import type { Extent } from "../../../lib/block/types.ts";
 import { EXTENTS_PER_CALL_MAX } from "../../../lib/block/limits.ts";
@@ -20,6 +21,8 @@ export interface Layer {
   read(into: Uint8Array, offset: number): void;
   /** The first extent of a range within the layer: at least 1 byte, at most the range. */
   extent(offset: number, length: number): Extent;
+  /** Where the first run of a range within the layer is; at least 1 byte, at most the range. */
+  mapEntry(offset: number, length: number): MapEntry;
   /** Reads ahead. */
   cache(offset: number, length: number): void;
   /** Closes it and what it stands on. */
@@ -31,20 +34,27 @@ export function rawLayer(file: RawFile): Layer {
   const size = file.size();
   let known: { readonly offset: number; readonly end: number; readonly extent: Extent } | null =
     null;
+  const extentAt = (offset: number, length: number): Extent => {
+    // Callers go through a file run by run: one look finds where the present run ends.
+    if (known === null || offset < known.offset || offset >= known.end) {
+      const [first] = file.extents(offset, size - offset, Math.min(2, EXTENTS_PER_CALL_MAX));
+      const found = first ?? { length: size - offset, data: true, allocated: true };
+      const extent = { length: found.length, allocated: found.allocated, zero: !found.data };
+      known = { offset, end: offset + found.length, extent };
+    }
+    return { ...known.extent, length: Math.min(known.end - offset, length) };
+  };
   return {
     path: file.path,
     format: "raw",
     size,
     read: (into, offset) => file.read(into, offset),
-    extent: (offset, length) => {
-      // Callers go through a file run by run: one look finds where the present run ends.
-      if (known === null || offset < known.offset || offset >= known.end) {
-        const [first] = file.extents(offset, size - offset, Math.min(2, EXTENTS_PER_CALL_MAX));
-        const found = first ?? { length: size - offset, data: true, allocated: true };
-        const extent = { length: found.length, allocated: found.allocated, zero: !found.data };
-        known = { offset, end: offset + found.length, extent };
-      }
-      return { ...known.extent, length: Math.min(known.end - offset, length) };
+    extent: extentAt,
+    mapEntry: (offset, length) => {
+      const found = extentAt(offset, length);
+      const state = { depth: 0, present: true, zero: found.zero, data: !found.zero };
+      const place = { offset, filename: file.path };
+      return { start: offset, length: found.length, ...state, compressed: false, ...place };
     },
     cache: (offset, length) => file.readAhead(offset, length),
     close: () => file.close(),

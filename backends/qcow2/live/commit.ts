@@ -46,7 +46,6 @@ class Batch {
     const { refcounts, file } = state;
     // Nothing of what an entry points to is behind the end of the file, even if it was never written.
     file.extend(refcounts.tail * state.layout.clusterBytes);
-    const independent = lazy && !state.copied && state.l1.dirtyTo === 0 && isMarked(state);
     this.#writes = takeEntries(state);
     if (lazy) {
       if (this.#writes.length > 0 && !isMarked(state)) markDirty(state);
@@ -61,11 +60,6 @@ class Batch {
       this.#freed = state.freed.concat(refcounts.takeLeft());
     }
     state.freed = [];
-    state.copied = false;
-    if (independent) {
-      this.#writeEntries();
-      this.#step = 3;
-    }
   }
 
   get done(): boolean {
@@ -118,6 +112,12 @@ class Batch {
     }
   }
 
+  /** Compressed data does not go on in a host cluster that is somebody else's next. */
+  #stopPacking(from: number, to: number): void {
+    const { packing } = this.#state;
+    if (packing !== null && packing.end > from && packing.end <= to) this.#state.packing = null;
+  }
+
   #releaseRun(first: number, count: number): void {
     const { refcounts, metadata, layout, file, discard } = this.#state;
     let start = first;
@@ -126,6 +126,7 @@ class Batch {
       if (cluster > start) {
         const bytes = layout.clusterBytes;
         metadata.delete(start, cluster - start);
+        this.#stopPacking(start * bytes, cluster * bytes);
         if (discard) file.raw.discard(start * bytes, (cluster - start) * bytes);
       }
       start = cluster + 1;

@@ -7,6 +7,7 @@ import { PREFERRED_BLOCK_BYTES_MAX, REQUEST_BYTES_MAX } from "../../../lib/block
 import type { Backend, Geometry } from "../../../lib/block/types.ts";
 import { closeFiles, type OpenImage } from "./open.ts";
 import { extentsOf } from "./extents.ts";
+import { Packer, writePacked } from "./pack.ts";
 import { resizeImage } from "./resize.ts";
 import { Writer } from "./write.ts";
 import { Zeroer } from "./zero.ts";
@@ -36,13 +37,21 @@ export function closeImage({ state }: OpenImage): void {
   }
 }
 
-/** The backend of an image. `mayBlock`: flushes are made on this thread. */
-export function makeBackend(image: LiveImage, mayBlock: boolean): Backend {
+/** How the backend of an image behaves. */
+export interface BackendSettings {
+  /** Flushes are made on this thread. */
+  readonly mayBlock: boolean;
+  /** Whole clusters are stored compressed. */
+  readonly compress: boolean;
+}
+
+/** The backend of an image. */
+export function makeBackend(image: LiveImage, { mayBlock, compress }: BackendSettings): Backend {
   const { state, reader, writer, zeroer } = image;
   const { layout, readOnly } = state;
   const minimum = Math.max(state.file.raw.alignment, state.dataFile?.raw.alignment ?? 1);
   const preferred = Math.min(
-    Math.max(layout.subclusterBytes, PREFERRED_BYTES_MIN),
+    Math.max(compress ? layout.clusterBytes : layout.subclusterBytes, PREFERRED_BYTES_MIN),
     PREFERRED_BLOCK_BYTES_MAX,
   );
   let geometry: Geometry = {
@@ -53,13 +62,20 @@ export function makeBackend(image: LiveImage, mayBlock: boolean): Backend {
     readOnly,
   };
   let closed = false;
+  const plain = (from: Uint8Array, offset: number): void => writer.write(from, offset);
+  const packer = compress ? new Packer(state, reader) : null;
   return {
     get geometry() {
+      // A snapshot that is applied brings its size along.
+      const { size } = state.header;
+      if (size !== geometry.size) geometry = { ...geometry, size };
       return geometry;
     },
     capabilities: { synchronous: mayBlock, fua: false },
     read: (into, offset) => reader.read(into, offset),
-    write: (from, offset) => writer.write(from, offset),
+    write: packer === null
+      ? plain
+      : (from, offset) => writePacked(state, packer, from, offset, plain),
     flush: () => {
       if (readOnly) return;
       return mayBlock ? state.committer.commitNow() : state.committer.commitLater();
@@ -68,10 +84,7 @@ export function makeBackend(image: LiveImage, mayBlock: boolean): Backend {
     zero: (offset, length, options) => zeroer.zero(offset, length, options),
     cache: (offset, length) => reader.cache(offset, length),
     extents: (offset, length) => extentsOf(state, offset, length),
-    resize: (size) => {
-      resizeImage(image, size);
-      geometry = { ...geometry, size };
-    },
+    resize: (size) => resizeImage(image, size),
     [Symbol.asyncDispose]: async () => {
       if (closed) return;
       closed = true;

@@ -12,7 +12,9 @@ const ENTRY_BYTES = 8;
 export class L1Table {
   /** Where it is in the file, bytes. */
   readonly offset: number;
-  /** Its entries. */
+  /** Entries. */
+  readonly size: number;
+  /** Its entries, and what follows them up to a whole unit of writing. */
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** First byte that the file does not have yet. */
   dirtyFrom = Infinity;
@@ -20,22 +22,18 @@ export class L1Table {
   dirtyTo = 0;
   readonly #view: DataView;
 
-  /** `bytes` are whole entries. */
-  constructor(offset: number, bytes: Uint8Array<ArrayBuffer>) {
+  /** `size` entries, in `bytes` that are whole units of writing. */
+  constructor(offset: number, size: number, bytes: Uint8Array<ArrayBuffer>) {
     this.offset = offset;
+    this.size = size;
     this.bytes = bytes;
     this.#view = viewOf(bytes);
   }
 
-  /** Entries. */
-  get size(): number {
-    return this.bytes.length / ENTRY_BYTES;
-  }
-
   /** Where the L2 table of an entry is; 0 if there is none. */
   tableOf(index: number): number {
+    if (index >= this.size) return 0;
     const at = index * ENTRY_BYTES;
-    if (at >= this.bytes.length) return 0;
     return entryOffset(this.#view.getUint32(at), this.#view.getUint32(at + 4));
   }
 

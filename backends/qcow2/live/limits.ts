@@ -25,3 +25,7 @@ export const JOINED_WRITE_BYTES_MAX: number = 128 * KIB;
 export const BACKING_DEPTH_MAX = 200;
 /** Bytes of zeroes written at once. */
 export const ZEROES_BYTES: number = 256 * KIB;
+/** Bytes of refcount blocks that taking, applying or deleting a snapshot may have in memory: for 8 TiB. */
+export const SHADOW_BYTES_MAX: number = 256 * MIB;
+/** Bytes that a commit copies at once. */
+export const COMMIT_CHUNK_BYTES: number = 2 * MIB;

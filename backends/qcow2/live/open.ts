@@ -28,6 +28,7 @@ import { extentAt } from "./extents.ts";
 import { HostFile } from "./host_file.ts";
 import { L1Table } from "./l1_table.ts";
 import { CACHE_TABLES_MIN, REFCOUNT_CACHE_BYTES } from "./limits.ts";
+import { mapEntryAt } from "./map.ts";
 import { Reader } from "./read.ts";
 import { Refcounts } from "./refcounts.ts";
 import { ImageState } from "./state.ts";
@@ -98,14 +99,12 @@ export function findSnapshot(snapshots: readonly Snapshot[], name: string): Snap
 
 /** The L1 table at a place. Throws EINVAL if it is not in the file. */
 export function readL1(file: HostFile, offset: number, size: number): L1Table {
-  const bytes = new Uint8Array(size * 8);
-  if (size > 0 && offset + bytes.length > Math.ceil(file.length / file.unit) * file.unit) {
+  const bytes = new Uint8Array(Math.ceil(size * 8 / file.unit) * file.unit);
+  if (size > 0 && offset + size * 8 > Math.ceil(file.length / file.unit) * file.unit) {
     throw badImage(file.raw.path, `its L1 table at ${offset} is past the end of the file`);
   }
-  const aligned = new Uint8Array(Math.ceil(bytes.length / file.unit) * file.unit);
-  file.read(aligned, offset);
-  bytes.set(aligned.subarray(0, bytes.length));
-  return new L1Table(offset, bytes);
+  file.read(bytes, offset);
+  return new L1Table(offset, size, bytes);
 }
 
 /** The header and the L1 table that are used: those of now, or as they were at a snapshot. */
@@ -193,6 +192,15 @@ function openBelow(
   return openBacking(name, above, { lock, cacheBytes, openImage: openBelowImage }, context);
 }
 
+/** Opens the backing file of an image again, which was closed to be written to. */
+export function reopenBacking(
+  { header, path }: ImageState,
+  options: ImageOptions,
+  context: OpenContext,
+): Layer | null {
+  return openBelow(header, [path], options, context);
+}
+
 /** An open image as what another stands on. */
 export function imageLayer({ state, reader }: OpenImage): Layer {
   return {
@@ -201,6 +209,7 @@ export function imageLayer({ state, reader }: OpenImage): Layer {
     size: state.header.size,
     read: (into, offset) => reader.read(into, offset),
     extent: (offset, length) => extentAt(state, offset, length),
+    mapEntry: (offset, length) => mapEntryAt(state, offset, length),
     cache: (offset, length) => reader.cache(offset, length),
     close: () => closeFiles(state),
   };
@@ -230,11 +239,11 @@ function requireWritable(path: string, header: QcowHeader): void {
   }
 }
 
-/** Everything that an image needs before it is written to for the first time. */
-function prepareWriting(state: ImageState): void {
+/** The refcounts that the header of an image tells of. */
+export function makeRefcounts(state: ImageState): Refcounts {
   const { file, header, layout, metadata } = state;
   const { clusterBytes } = layout;
-  const refcounts = new Refcounts({
+  return new Refcounts({
     file,
     clusterBytes,
     order: header.refcountOrder,
@@ -244,8 +253,13 @@ function prepareWriting(state: ImageState): void {
     blocksMax: Math.max(Math.floor(REFCOUNT_CACHE_BYTES / clusterBytes), CACHE_TABLES_MIN),
     damaged: (reason) => state.damaged(reason),
   });
+}
+
+/** Everything that an image needs before it is written to for the first time. */
+function prepareWriting(state: ImageState): void {
+  const { header } = state;
   const lazy = header.version >= 3 && (header.compatible & COMPATIBLE_LAZY_REFCOUNTS) !== 0n;
-  state.attach(refcounts, new Committer(state, lazy));
+  state.attach(makeRefcounts(state), new Committer(state, lazy));
   noteMetadata(state);
   clearAutoclear(state);
 }
@@ -325,6 +339,9 @@ function markBitmaps(state: ImageState): void {
   const marked = entries.map((each) =>
     stale(each.flags) ? { ...each, flags: each.flags | BITMAP_IN_USE } : each
   );
-  file.write(encodeBitmapDirectory(marked), bitmaps.directoryOffset);
+  const directory = encodeBitmapDirectory(marked);
+  const whole = new Uint8Array(Math.ceil(directory.length / file.unit) * file.unit);
+  whole.set(directory);
+  file.write(whole, bitmaps.directoryOffset);
   file.raw.flush();
 }

@@ -74,6 +74,10 @@ function grow(changers: Changers, size: number): void {
   if (covered > firstNew) {
     hideBacking(changers, firstNew * clusterBytes, covered * clusterBytes);
   }
+  if (state.layout.externalRaw) {
+    state.dataFile?.extend(size);
+    changers.writer.reserve(firstNew, end);
+  }
   setSize(state, size);
 }
 
@@ -101,16 +105,14 @@ function growL1(state: ImageState, entries: number): void {
   const { clusterBytes } = layout;
   const clusters = Math.ceil(entries * 8 / clusterBytes);
   const first = refcounts.allocateAtEnd(clusters), offset = first * clusterBytes;
-  const bytes = new Uint8Array(entries * 8);
-  bytes.set(state.l1.bytes);
-  const padded = new Uint8Array(clusters * clusterBytes);
-  padded.set(bytes);
-  file.write(padded, offset);
+  const bytes = new Uint8Array(clusters * clusterBytes);
+  bytes.set(l1.bytes.subarray(0, l1.size * 8));
+  file.write(bytes, offset);
   state.committer.commitNow();
   const old = { first: header.l1Offset / clusterBytes, clusters: clustersOf(l1, clusterBytes) };
   state.writeHeader({ l1Offset: offset, l1Size: entries });
   file.raw.flush();
-  state.l1 = new L1Table(offset, bytes);
+  state.l1 = new L1Table(offset, entries, bytes);
   metadata.add(first, clusters);
   if (old.clusters === 0) return;
   metadata.delete(old.first, old.clusters);

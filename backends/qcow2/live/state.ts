@@ -57,8 +57,8 @@ export class ImageState {
   readonly metadata: ClusterSet = new ClusterSet();
   /** Runs of clusters given up, as pairs of first cluster and count: free after the next commit. */
   freed: number[] = [];
-  /** Something was copied into new clusters since the last commit: data has to be durable before tables. */
-  copied = false;
+  /** Where the next compressed cluster can go, and the end of that host cluster; null if nowhere yet. */
+  packing: { readonly at: number; readonly end: number } | null = null;
   backing: Layer | null;
   l1: L1Table;
   /** The header as it is in the file. */

@@ -62,7 +62,7 @@ export class Zeroer {
     const end = offset + length, { size } = state.header;
     const first = Math.ceil(offset / clusterBytes);
     const last = end === size ? Math.ceil(end / clusterBytes) : Math.floor(end / clusterBytes);
-    if (!zeroClusters) {
+    if (!zeroClusters && (!mayTrim || state.backing !== null)) {
       throw new BlockError("EOPNOTSUPP", "Cannot zero without writing: the image is of version 2");
     }
     if (last < first) return this.#edge(offset, end, mayTrim, fastOnly);
@@ -86,13 +86,13 @@ export class Zeroer {
     const stop = Math.min(start + clusterBytes, state.header.size);
     const restIsZero = this.#isZero(start, offset) && this.#isZero(end, stop) &&
       this.#hasNoData(start, stop);
-    if (restIsZero && mayTrim && !externalRaw) {
+    if (restIsZero && !externalRaw) {
       return this.#zeroIn(cluster, cluster + 1, mayTrim);
     }
-    if (extended && mayTrim && !externalRaw) {
+    if (extended && !externalRaw) {
       const from = Math.ceil(offset / subclusterBytes) * subclusterBytes;
       const to = Math.floor(end / subclusterBytes) * subclusterBytes;
-      if (to > from && this.#zeroSubclusters(cluster, from - start, to - start)) {
+      if (to > from && this.#zeroSubclusters(cluster, from - start, to - start, mayTrim)) {
         if (offset < from) this.#writeZeroes(offset, from);
         if (to < end) this.#writeZeroes(to, end);
         return;
@@ -104,12 +104,16 @@ export class Zeroer {
     this.#writeZeroes(offset, end);
   }
 
-  /** Marks subclusters as zero; false if the cluster is compressed or not the image's alone. */
-  #zeroSubclusters(cluster: number, from: number, to: number): boolean {
+  /**
+   * Marks subclusters as zero; false if the cluster is compressed, or is not the image's alone though
+   * storage has to stay reserved.
+   */
+  #zeroSubclusters(cluster: number, from: number, to: number, mayTrim: boolean): boolean {
     const state = this.#state, { entriesPerSlice, subclusterBytes } = state.layout;
     const slice = ownSlice(state, cluster), index = cluster % entriesPerSlice;
-    const high = slice.view.getUint32(index * 16), low = slice.view.getUint32(index * 16 + 4);
-    if (isCompressed(high) || (!isCopied(high) && entryOffset(high, low) !== 0)) return false;
+    const high = slice.view.getUint32(index * 16);
+    // What a snapshot uses too is not touched by this: the bitmap is the image's own.
+    if (isCompressed(high) || (!mayTrim && !isCopied(high))) return false;
     const bits = bitsOf(from / subclusterBytes, to / subclusterBytes);
     const zero = (slice.view.getUint32(index * 16 + 8) | bits) >>> 0;
     const allocated = (slice.view.getUint32(index * 16 + 12) & ~bits) >>> 0;
@@ -199,8 +203,9 @@ export class Zeroer {
   }
 
   #zeroIn(from: number, to: number, mayTrim: boolean): void {
-    if (mayTrim) this.#setAll(from, to, "zero, given up");
-    else this.#setAll(from, to, "zero, kept");
+    // Version 2 has no zero clusters, but with nothing below what is not there reads as zeroes.
+    if (!this.#state.layout.zeroClusters) this.#setAll(from, to, "unallocated");
+    else this.#setAll(from, to, mayTrim ? "zero, given up" : "zero, kept");
   }
 
   #setAll(from: number, to: number, fate: Fate): void {

@@ -8,8 +8,16 @@ import type { Clock, Log } from "../../block/context.ts";
 import type { OpenFile } from "../../handle/open_file.ts";
 import type { OpenFileTable } from "../../handle/table.ts";
 import type { XenstoreClient } from "../../xenstore/client.ts";
-import { CHANGE_TRIES, FILES_CHECKED_MAX, FILES_MS } from "./limits.ts";
-import { listOrEmpty, type Nodes, readOrNull, removeIfThere, writeChanges } from "./nodes.ts";
+import type { XenstoreOperations } from "../../xenstore/client_operations.ts";
+import { FILES_CHECKED_MAX, FILES_MS } from "./limits.ts";
+import {
+  changeTree,
+  listOrEmpty,
+  type Nodes,
+  readOrNull,
+  removeIfThere,
+  writeChanges,
+} from "./nodes.ts";
 import { filePath, FILES_PATH } from "./paths.ts";
 
 /** What showing files needs. */
@@ -134,7 +142,7 @@ export class FileTree {
   }
 
   async #write(): Promise<void> {
-    const { client } = this.#options;
+    const { client, log } = this.#options;
     const minors = [...this.#dirty];
     this.#dirty.clear();
     const files = this.#byMinor();
@@ -144,13 +152,16 @@ export class FileTree {
     });
     const changes = now.filter(({ minor, nodes }) => nodes !== null || this.#shown.has(minor));
     if (changes.length === 0) return;
-    await client.transaction(async (store) => {
+    const change = async (store: XenstoreOperations): Promise<void> => {
       for (const { minor, nodes } of changes) {
         const before = this.#shown.get(minor) ?? NOTHING;
         if (nodes === null) await removeIfThere(store, filePath(minor));
         else await writeChanges(store, filePath(minor), before, nodes);
       }
-    }, CHANGE_TRIES);
+    };
+    await changeTree(client, change, () => {
+      log.warn(`Somebody changes ${FILES_PATH} all the time: it is written regardless`);
+    });
     for (const { minor, nodes } of changes) {
       if (nodes === null) this.#shown.delete(minor);
       else this.#shown.set(minor, nodes);

@@ -6,7 +6,8 @@
  */
 import { XenstoreError } from "../../xenstore/errors.ts";
 import type { XenstoreOperations } from "../../xenstore/client_operations.ts";
-import { VALUE_BYTES_MAX } from "./limits.ts";
+import type { XenstoreClient } from "../../xenstore/client.ts";
+import { CHANGE_TRIES, VALUE_BYTES_MAX } from "./limits.ts";
 
 /** Values by relative path. */
 export type Nodes = ReadonlyMap<string, string>;
@@ -43,6 +44,24 @@ export async function removeIfThere(store: XenstoreOperations, path: string): Pr
 /** True for the error of a node that is not there. */
 export function isMissing(error: unknown): boolean {
   return error instanceof XenstoreError && error.code === "ENOENT";
+}
+
+/**
+ * Runs a change as a transaction; if others always come first, without, and `onLost` hears of it: whoever
+ * writes all the time must not keep the daemon from showing what is.
+ */
+export async function changeTree(
+  client: XenstoreClient,
+  change: (store: XenstoreOperations) => Promise<void>,
+  onLost: () => void,
+): Promise<void> {
+  try {
+    await client.transaction(change, CHANGE_TRIES);
+  } catch (error) {
+    if (!(error instanceof XenstoreError) || error.code !== "EAGAIN") throw error;
+    onLost();
+    await change(client);
+  }
 }
 
 /** Writes what differs between two states of the part below `top`, and removes what is gone. */

@@ -7,6 +7,7 @@
  */
 import type { Clock, Log } from "../../block/context.ts";
 import type { Registry } from "../../block/registry.ts";
+import { targetNameProblem } from "../../block/spec.ts";
 import type { OpenFile } from "../../handle/open_file.ts";
 import type { OpenFileTable } from "../../handle/table.ts";
 import type {
@@ -135,7 +136,6 @@ export class ControlPlane {
   async #restore(tree: TargetTree): Promise<void> {
     const { state, targets, log } = this.#options;
     const restore = async (name: string, nodes: ReadonlyMap<string, string>): Promise<void> => {
-      await tree.announce(name, nodes);
       try {
         await this.#keeper.restore(name, nodes);
       } catch (error) {
@@ -146,13 +146,19 @@ export class ControlPlane {
     };
     const restoring: Promise<void>[] = [];
     for (const { name, nodes } of state?.list() ?? []) {
+      const problem = targetNameProblem(name);
+      if (problem !== null) {
+        log.error(`Cannot open a kept target: ${problem}`);
+        continue;
+      }
       if (targets.get(name) !== null) {
         log.warn(`Target ${name} is that of the configuration; one that was kept is not opened`);
-      } else if (nodes !== null) restoring.push(restore(name, nodes));
-      else {
-        await tree.announce(name, new Map());
-        await tree.refuse(name, `Cannot open target ${name}: what was kept of it is damaged`, null);
+        continue;
       }
+      // One by one: transactions that add names to one folder come into each other's way.
+      await tree.announce(name, nodes ?? new Map());
+      if (nodes !== null) restoring.push(restore(name, nodes));
+      else await tree.refuse(name, `Cannot open target ${name}: what was kept is damaged`, null);
     }
     await Promise.all(restoring);
   }

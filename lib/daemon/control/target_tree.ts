@@ -6,16 +6,23 @@
  * @module
  */
 import type { Clock, Log } from "../../block/context.ts";
+import { UsageError } from "../../block/usage_error.ts";
 import type { XenstoreClient } from "../../xenstore/client.ts";
 import type { XenstoreOperations } from "../../xenstore/client_operations.ts";
-import { XenstoreError } from "../../xenstore/errors.ts";
 import type { ServedTarget } from "../targets.ts";
 import { Turns } from "../turns.ts";
-import { CHANGE_TRIES, SHOW_MS_MAX, STATISTICS_NODES_MAX } from "./limits.ts";
-import { listOrEmpty, type Nodes, readOrNull, removeIfThere, writeChanges } from "./nodes.ts";
+import { SHOW_MS_MAX, STATISTICS_NODES_MAX } from "./limits.ts";
+import {
+  changeTree,
+  listOrEmpty,
+  type Nodes,
+  readOrNull,
+  removeIfThere,
+  writeChanges,
+} from "./nodes.ts";
 import { targetPath, XENBUS_STATE, xenbusState } from "./paths.ts";
 import { countsOf, statisticsNodes } from "./statistics_nodes.ts";
-import { readTargetNodes, shownNodes } from "./wish.ts";
+import { readTargetNodes, shownNodes, TARGET_LISTS } from "./wish.ts";
 
 /** How long a target is to last. */
 export interface Terms {
@@ -168,7 +175,12 @@ export class TargetTree {
       if (known === undefined || served.state === "closed") return;
       const { client } = this.#options;
       const top = targetPath(name);
-      const nodes = await readTargetNodes(client, top);
+      const nodes = await readTargetNodes(client, top).catch(async (error: unknown) => {
+        if (!(error instanceof UsageError)) throw error;
+        // Lists of this length are nobody's wish.
+        for (const list of TARGET_LISTS) await removeIfThere(client, `${top}/${list}`);
+        return await readTargetNodes(client, top);
+      });
       known.nodes = withSize(nodes, known.nodes.get("size") ?? null);
       const statistics = await listOrEmpty(client, `${top}/statistics`);
       // They come back with the next look at them.
@@ -266,19 +278,11 @@ export class TargetTree {
     this.#known.set(name, { state, nodes, statistics: NOTHING, counts: "" });
   }
 
-  /** Runs a change as a transaction; if others always come first, without. */
-  async #change(
-    name: string,
-    change: (store: XenstoreOperations) => Promise<void>,
-  ): Promise<void> {
+  #change(name: string, change: (store: XenstoreOperations) => Promise<void>): Promise<void> {
     const { client, log } = this.#options;
-    try {
-      await client.transaction(change, CHANGE_TRIES);
-    } catch (error) {
-      if (!(error instanceof XenstoreError) || error.code !== "EAGAIN") throw error;
+    return changeTree(client, change, () => {
       log.warn(`Somebody changes ${targetPath(name)} all the time: it is written regardless`);
-      await change(client);
-    }
+    });
   }
 
   /** Says once that the tree does not work any more. */

@@ -30,7 +30,7 @@ export interface LastingWish {
 /** Nodes of a wish, and of what is shown, that hold one value. */
 const SINGLE = ["backend", "size", "read-only", "description", "ephemeral", "onexit", "error"];
 /** Those that hold a list. */
-const LISTS = ["filters", "endpoints", "uris"];
+export const TARGET_LISTS: readonly string[] = ["filters", "endpoints", "uris"];
 /** Most entries of the lists of a wish. */
 const ENTRIES_MAX = { filters: FILTERS_MAX, endpoints: TARGET_ENDPOINTS_MAX } as const;
 
@@ -42,7 +42,7 @@ export async function readTargetNodes(store: XenstoreOperations, top: string): P
     if (value !== null) nodes.set(name, value);
   };
   const reads: Promise<void>[] = SINGLE.map(read);
-  for (const list of LISTS) {
+  for (const list of TARGET_LISTS) {
     const names = await listOrEmpty(store, `${top}/${list}`);
     if (names.length > WISH_LIST_MAX) {
       throw new UsageError(`Cannot use a target: ${list} has more than ${WISH_LIST_MAX} entries`);
@@ -88,7 +88,7 @@ function withSize(spec: Spec, size: number, registry: Registry): Spec {
 
 /** The bytes that a `size` node of a target says. Throws UsageError. */
 export function parseSize(target: string, text: string): number {
-  const size = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
+  const size = /^\d{1,17}$/.test(text) ? Number(text) : Number.NaN;
   if (size <= DEVICE_BYTES_MAX) return size;
   throw new UsageError(`Cannot give target ${target} a size: "${text}" is no number of bytes`);
 }

@@ -112,6 +112,10 @@ Deno.test("ControlPlane puts right what clients write into a target's nodes, and
     await client.remove(`${top}/statistics`);
     await untilValue(client, `${top}/statistics/in-flight`, (now) => now === "0");
     assert.equal(targets.get("d"), served);
+    for (let n = 0; n < 70; n += 1) await client.write(`${top}/uris/${n}`, "lies");
+    while ((await valueOf(client, `${top}/uris`)) !== null) {
+      await new Promise<void>((resolve) => setTimeout(resolve, 0));
+    }
     // Nodes that are nobody's stay.
     await client.write(`${top}/note`, "mine");
     await client.write("/dmu/target/other/state", "4");
@@ -216,6 +220,29 @@ Deno.test("ControlPlane shows statistics of what was used, and open files until 
     file.leave();
     await untilValue(client, path, (value) => value === null);
     assert.equal(await valueOf(client, `/dmu/file/${minor}/kind`), "control");
+  }));
+
+Deno.test("ControlPlane shows what is, whoever keeps writing in between", () =>
+  withPlane(async ({ client, targets, store, log }) => {
+    await wish(client, "d", { backend: "memory:1M" });
+    await untilState(client, "d", "4");
+    const path = "/dmu/target/d/state";
+    const root = store.connect(0);
+    let goOn = true;
+    const writing = (async (): Promise<void> => {
+      // No timer has its turn meanwhile, so this is in the middle of every transaction.
+      for (let turn = 0; goOn && turn < 1_000_000; turn += 1) {
+        root.write(path, root.readText(path));
+        await Promise.resolve();
+      }
+    })();
+    await targets.complain("d", "too much");
+    goOn = false;
+    await writing;
+    root.close();
+    assert.ok(log.lines.some((line) => line.endsWith("all the time: it is written regardless")));
+    assert.equal(await valueOf(client, "/dmu/target/d/error"), "too much");
+    assert.equal(await valueOf(client, path), "4");
   }));
 
 /** One random step of somebody who has the rights to do anything. */

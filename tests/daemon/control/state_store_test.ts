@@ -75,6 +75,19 @@ Deno.test("StateStore says what is wrong with a file that it cannot use, and lea
     assert.throws(() => new StateStore(`${folder}/file`), { message: /^Cannot keep targets in / });
   }));
 
+Deno.test("ControlPlane opens many kept targets, none in the way of another", () =>
+  withTempDir(async (folder) => {
+    using state = new StateStore(folder);
+    const names = Array.from({ length: 60 }, (_, index) => `t${index}`);
+    for (const name of names) state.put(name, DISK);
+    await withPlane(({ targets, log }) => {
+      const open = [...targets].filter(({ state: now }) => now === "connected");
+      assert.equal(open.length, names.length);
+      assert.deepEqual(log.lines, []);
+      return Promise.resolve();
+    }, { state });
+  }));
+
 Deno.test("ControlPlane opens kept targets again, and shows those that it cannot open as failed", () =>
   withTempDir(async (folder) => {
     {
@@ -96,7 +109,7 @@ Deno.test("ControlPlane opens kept targets again, and shows those that it cannot
       state.put("gone", new Map([["backend", "file:/nonexistent/disk"]]));
     }
     const database = new DatabaseSync(`${folder}/targets.sqlite`);
-    database.exec("INSERT INTO target VALUES ('mad', '[]')");
+    database.exec("INSERT INTO target VALUES ('mad', '[]'), ('a b', '{}')");
     database.close();
     using state = new StateStore(folder);
     await withPlane(async ({ client, targets }) => {
@@ -112,7 +125,8 @@ Deno.test("ControlPlane opens kept targets again, and shows those that it cannot
       );
       assert.equal(await valueOf(client, "/dmu/target/gone/backend"), "file:/nonexistent/disk");
       assert.match(await valueOf(client, "/dmu/target/mad/error") ?? "", /is damaged/);
-      assert.equal(state.list().length, 3);
+      assert.equal(state.list().length, 4);
+      state.delete("a b");
       for (const name of ["d", "gone", "mad"]) await client.remove(`/dmu/target/${name}`);
       while (state.list().length > 0) await new Promise<void>((resolve) => setTimeout(resolve, 0));
     }, { state });
