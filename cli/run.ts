@@ -26,6 +26,7 @@ import { showCommand } from "./show.ts";
 import { simulateCommand } from "./simulate.ts";
 import { tableCommand } from "./table.ts";
 import { topCommand } from "./top.ts";
+import { traceCommand } from "./trace/mod.ts";
 import { VERSION, versionCommand } from "./version.ts";
 import { watchCommand } from "./watch.ts";
 
@@ -51,7 +52,7 @@ const GROUPS = [
     admitCommand,
     onexitCommand,
   ]],
-  ["Traces:", [replayCommand]],
+  ["Traces:", [traceCommand, replayCommand]],
   ["dm-user:", [simulateCommand, tableCommand]],
   ["This program:", [completionCommand, versionCommand]],
 ] as const;

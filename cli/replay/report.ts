@@ -5,10 +5,10 @@
  */
 import { formatDuration, formatSize } from "../../lib/block/size.ts";
 import type { Mismatch, Percentiles, ReplayReport } from "../../lib/trace/replay_report.ts";
+import { formatUs } from "../../lib/trace/units.ts";
 import { type Column, columnTable } from "../columns.ts";
 import type { CliIo } from "../io.ts";
 import { plural, twoColumns } from "../output.ts";
-import { formatLatency } from "../show.ts";
 
 /** Median lag in µs up to which a replay has kept the pace of its recording. */
 const LAG_GOOD_US = 1_000;
@@ -25,7 +25,7 @@ const COLUMNS: readonly Column[] = [
 ];
 
 function latencies({ count, p50Us, p99Us, p999Us, maxUs }: Percentiles): string[] {
-  return [p50Us, p99Us, p999Us, maxUs].map((each) => count === 0 ? "-" : formatLatency(each));
+  return [p50Us, p99Us, p999Us, maxUs].map((each) => count === 0 ? "-" : formatUs(each));
 }
 
 function tableOf({ operations }: ReplayReport): string {
@@ -45,7 +45,7 @@ function timeText({ durationUs, plannedUs }: ReplayReport): string {
 
 /** The lag in words, and that it is too large if it is. */
 function lagText({ count, p50Us, p99Us, maxUs }: Percentiles): string {
-  const [median, most, largest] = [p50Us, p99Us, maxUs].map(formatLatency);
+  const [median, most, largest] = [p50Us, p99Us, maxUs].map(formatUs);
   const text = `median ${median}, 99 of 100 up to ${most}, at most ${largest}`;
   if (count === 0 || p50Us < LAG_GOOD_US) return text;
   return `${text}: half of all requests came 1 ms late or more, the pace was not kept`;

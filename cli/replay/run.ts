@@ -74,7 +74,7 @@ export async function runReplay(
   } finally {
     progress.clear();
   }
-  tellNotes(io, path, source);
+  tellNotes(io, path, source.notes);
   if (wish.json) printJson(io, { trace: path, target: target.shown, ...report });
   else printReplayReport(io, report, target.shown, verify);
   const differs = verify && report.mismatchCount > 0;

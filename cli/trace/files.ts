@@ -7,11 +7,15 @@
 import { BlockError, errnoText, toBlockError } from "../../lib/block/errors.ts";
 import { UsageError } from "../../lib/block/usage_error.ts";
 import { formats } from "../../lib/trace/formats/mod.ts";
-import type { TraceFormat, TraceSource } from "../../lib/trace/source.ts";
+import { native } from "../../lib/trace/formats/native.ts";
+import { type TraceFormat, TraceNotes, type TraceSource } from "../../lib/trace/source.ts";
+import type { TraceEvent } from "../../lib/trace/event.ts";
 import { TraceError } from "../../lib/trace/trace_error.ts";
+import { interruptible } from "../interrupt.ts";
 import type { CliIo } from "../io.ts";
 import { plural } from "../output.ts";
-import { type Progress, startProgress } from "../progress.ts";
+import { startProgress } from "../progress.ts";
+import { printable } from "../safe_text.ts";
 
 /** What stands for standard input or output. */
 const STANDARD = "-";
@@ -44,6 +48,8 @@ export class TraceInput {
   readonly bytes: number | null;
   /** Bytes that were read so far, of all times that it was opened. */
   bytesRead = 0;
+  /** The name of its format; known when it is open. */
+  format = "";
   readonly #io: CliIo;
   readonly #options: InputOptions;
   #opened = 0;
@@ -78,6 +84,7 @@ export class TraceInput {
       await stream.cancel();
       throw new TraceError(`${this.path} is in no format that is known; --from FORMAT names one`);
     }
+    this.format = format.name;
     return await format.read(stream, device === undefined ? {} : { device });
   }
 }
@@ -149,98 +156,195 @@ async function peek(
   return { stream, head: head.subarray(0, DETECT_BYTES) };
 }
 
+/** A progress line that follows the reading of traces. */
+export interface ReadProgress {
+  /** Draws it, if it is time. */
+  draw(): void;
+  /** Removes it. */
+  clear(): void;
+  /** The same trace, drawing while it is read. */
+  over(source: TraceSource): TraceSource;
+}
+
 /** Draws how far inputs are read, of all their bytes `times` times; nothing if that is not known. */
 export function readProgress(
   io: CliIo,
   what: string,
   inputs: readonly TraceInput[],
   times = 1,
-): { draw(): void; readonly clear: Progress["clear"] } {
+): ReadProgress {
   const total = inputs.reduce<number | null>(
     (sum, { bytes }) => sum === null || bytes === null ? null : sum + bytes * times,
     0,
   );
-  if (total === null) return { draw: () => {}, clear: () => {} };
-  const progress = startProgress(io, what);
+  const progress = total === null ? null : startProgress(io, what);
+  const draw = (): void =>
+    progress?.update(inputs.reduce((sum, each) => sum + each.bytesRead, 0), total ?? 0);
   return {
-    draw: () => progress.update(inputs.reduce((sum, each) => sum + each.bytesRead, 0), total),
-    clear: progress.clear,
+    draw,
+    clear: () => progress?.clear(),
+    over: (source) => ({ ...source, batches: () => drawing(source.batches(), draw) }),
   };
 }
 
-/** Tells on standard error what a reader could not understand, and what it remarks. */
-export function tellNotes(io: CliIo, path: string, { notes }: TraceSource): void {
-  for (const { where, what } of notes.problems) io.err(`dmu: ${path}, ${where}: ${what}\n`);
-  const more = notes.problemCount - notes.problems.length;
-  if (more > 0) io.err(`dmu: ${path}: ${plural(more, "more problem")} like these\n`);
-  for (const remark of notes.remarks) io.err(`dmu: ${path}: ${remark}\n`);
-  if (notes.lost > 0) {
-    io.err(`dmu: ${path}: ${plural(notes.lost, "event")} were lost when it was recorded\n`);
+async function* drawing(
+  batches: AsyncIterable<readonly TraceEvent[]>,
+  draw: () => void,
+): AsyncGenerator<readonly TraceEvent[], void> {
+  for await (const batch of batches) {
+    draw();
+    yield batch;
   }
 }
 
-/** Where a trace is written. */
+/** Tells on standard error what could not be understood or kept, and what is to be known. */
+export function tellNotes(
+  io: CliIo,
+  path: string,
+  notes: Pick<TraceNotes, "problems" | "problemCount" | "remarks" | "lost">,
+): void {
+  const tell = (text: string): void => io.err(`dmu: ${printable(`${path}${text}`)}\n`);
+  for (const { where, what } of notes.problems) tell(`, ${where}: ${what}`);
+  const more = notes.problemCount - notes.problems.length;
+  if (more > 0) tell(`: ${plural(more, "more problem")} like these`);
+  for (const remark of notes.remarks) tell(`: ${remark}`);
+  if (notes.lost > 0) tell(`: ${plural(notes.lost, "event")} were lost when it was recorded`);
+}
+
+/** How a trace is written. */
 export interface OutputOptions {
+  /** The name of its format; what the file's name ends like, or the native one, if not told. */
+  readonly format?: string | undefined;
   /** Replace a file that is there. */
   readonly force: boolean;
 }
 
+/** A trace that was written. */
+export interface WrittenTrace {
+  /** Its format, events and bytes. */
+  readonly facts: { readonly format: string; readonly events: number; readonly bytes: number };
+  /** What its format could not hold. */
+  readonly notes: TraceNotes;
+}
+
 /**
- * Writes pieces to a new file, or to standard output for "-". A file that is there is replaced only with
- * `force`, and only when all is written; what is unfinished is removed. Throws BlockError.
+ * Writes a trace to a new file, or to standard output for "-", with a progress line that follows the
+ * reading of `inputs`. A file that is there is replaced only with `force`, and only when all is written;
+ * what is unfinished is removed. Throws BlockError, UsageError, TraceError.
  */
-export async function writeOutput(
+export async function writeTrace(
   io: CliIo,
-  path: string,
-  pieces: AsyncIterable<Uint8Array>,
-  { force }: OutputOptions,
-): Promise<void> {
-  if (path === STANDARD) {
-    if (io.outIsTerminal) {
-      throw new UsageError("Cannot write a trace to a terminal: name a file, or pipe it on");
-    }
-    for await (const piece of pieces) io.outBytes(piece);
-    return;
+  inputs: readonly TraceInput[],
+  source: TraceSource,
+  out: string,
+  { format: name, force }: OutputOptions,
+): Promise<WrittenTrace> {
+  const format = name === undefined ? native : findFormat(name);
+  if (format.write === undefined) {
+    throw new UsageError(`Cannot write a trace as ${format.name}: no tool reads it`);
   }
-  const target = force ? `${path}.${Deno.pid}.part` : path;
-  const file = createFile(target, path);
+  const notes = new TraceNotes();
+  const progress = readProgress(io, "write", inputs);
+  let events = 0;
+  const counted = tapped(progress.over(source).batches(), (batch) => events += batch.length);
   try {
-    for await (const piece of pieces) writeAll(file, piece, path);
-    file.close();
-    if (force) Deno.renameSync(target, path);
+    const sink = out === STANDARD ? standardSink(io) : new FileSink(out, force);
+    const bytes = await interruptible(
+      io,
+      "finish the trace",
+      (signal) => drain(format.write?.(source.info, counted) ?? [], sink, signal),
+    );
+    return { facts: { format: format.name, events, bytes }, notes };
+  } finally {
+    progress.clear();
+  }
+}
+
+async function* tapped<T>(
+  items: AsyncIterable<T>,
+  see: (item: T) => void,
+): AsyncGenerator<T, void> {
+  for await (const item of items) {
+    see(item);
+    yield item;
+  }
+}
+
+/** Where bytes go. */
+interface Sink {
+  write(bytes: Uint8Array): void;
+  /** All is written. */
+  finish(): void;
+  /** It cannot be finished. */
+  abandon(): void;
+}
+
+function standardSink(io: CliIo): Sink {
+  if (io.outIsTerminal) {
+    throw new UsageError("Cannot write a trace to a terminal: name a file, or pipe it on");
+  }
+  return { write: (bytes) => io.outBytes(bytes), finish: () => {}, abandon: () => {} };
+}
+
+async function drain(
+  pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  sink: Sink,
+  signal: AbortSignal,
+): Promise<number> {
+  let count = 0;
+  try {
+    for await (const piece of pieces) {
+      signal.throwIfAborted();
+      sink.write(piece);
+      count += piece.length;
+    }
+    sink.finish();
+    return count;
   } catch (error) {
-    closeQuietly(file);
-    Deno.removeSync(target);
+    sink.abandon();
     throw error;
   }
 }
 
-function writeAll(file: Deno.FsFile, bytes: Uint8Array, path: string): void {
-  try {
-    for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
-  } catch (error) {
-    throw cannot("write", path, error);
-  }
-}
+/** A new file, which takes the place of another one at the end if that is wanted. */
+class FileSink implements Sink {
+  readonly #path: string;
+  readonly #target: string;
+  readonly #file: Deno.FsFile;
+  #isOpen = true;
 
-function closeQuietly(file: Deno.FsFile): void {
-  try {
-    file.close();
-  } catch {
-    // It was closed before the rename failed.
-  }
-}
-
-function createFile(target: string, path: string): Deno.FsFile {
-  try {
-    return Deno.openSync(target, { write: true, createNew: true, mode: 0o600 });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.AlreadyExists)) {
-      throw cannot("write", path, error);
+  constructor(path: string, force: boolean) {
+    this.#path = path;
+    this.#target = force ? `${path}.${Deno.pid}.part` : path;
+    try {
+      this.#file = Deno.openSync(this.#target, { write: true, createNew: true, mode: 0o600 });
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AlreadyExists)) throw cannot("write", path, error);
+      const reason = "it is there already; --force replaces it";
+      throw new BlockError("EEXIST", `Cannot write ${path}: ${reason}`, { cause: error });
     }
-    throw new BlockError(
-      "EEXIST",
-      `Cannot write ${path}: it is there already; --force replaces it`,
-    );
+  }
+
+  write(bytes: Uint8Array): void {
+    try {
+      for (let at = 0; at < bytes.length;) at += this.#file.writeSync(bytes.subarray(at));
+    } catch (error) {
+      throw cannot("write", this.#path, error);
+    }
+  }
+
+  finish(): void {
+    this.#close();
+    if (this.#target !== this.#path) Deno.renameSync(this.#target, this.#path);
+  }
+
+  abandon(): void {
+    this.#close();
+    Deno.removeSync(this.#target);
+  }
+
+  #close(): void {
+    if (this.#isOpen) this.#file.close();
+    this.#isOpen = false;
   }
 }

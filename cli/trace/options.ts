@@ -11,6 +11,14 @@ export const FROM_OPTION = [
   `format of what is read, found out if not told: ${formats.map(({ name }) => name).join(", ")}`,
 ] as const;
 
+/** The format of what is written. */
+export const TO_OPTION = [
+  "--to <format>",
+  `format of what is written: ${
+    formats.filter(({ write }) => write !== undefined).map(({ name }) => name).join(", ")
+  }`,
+] as const;
+
 /** The volume of what is read. */
 export const DEVICE_OPTION = [
   "--device <name>",

@@ -6,7 +6,7 @@
  */
 import type { Operation } from "../block/request.ts";
 import type { SubmitEvent, TraceEvent, TraceInfo } from "./event.ts";
-import { PENDING_MAX } from "./limits.ts";
+import { PendingRequests } from "./pending.ts";
 import type { TraceSource } from "./source.ts";
 
 /** What is taken of a trace. */
@@ -44,39 +44,16 @@ async function* parts(
   cut: Cut,
 ): AsyncGenerator<readonly TraceEvent[], void> {
   const { fromUs = 0 } = cut;
-  const pending = new Pending(source.info.completes);
+  const { completes } = source.info;
+  const pending = new PendingRequests<true>();
   for await (const batch of source.batches()) {
     const part: TraceEvent[] = [];
     for (const event of batch) {
-      const taken = event.kind === "submit"
-        ? isTaken(event, cut) && pending.add(event.id)
-        : pending.take(event.id);
-      if (taken) part.push(fromUs === 0 ? event : { ...event, timeUs: event.timeUs - fromUs });
+      const taken = event.kind === "submit" ? isTaken(event, cut) : pending.take(event.id) !== null;
+      if (!taken) continue;
+      if (completes && event.kind === "submit") pending.add(event.id, true);
+      part.push(fromUs === 0 ? event : { ...event, timeUs: event.timeUs - fromUs });
     }
     if (part.length > 0) yield part;
-  }
-}
-
-/** Requests that were taken and whose completion is awaited: the oldest are given up if there are too many. */
-class Pending {
-  readonly #ids = new Set<number>();
-  readonly #completes: boolean;
-
-  constructor(completes: boolean) {
-    this.#completes = completes;
-  }
-
-  add(id: number): true {
-    if (!this.#completes) return true;
-    this.#ids.add(id);
-    if (this.#ids.size > PENDING_MAX) {
-      const [oldest] = this.#ids;
-      if (oldest !== undefined) this.#ids.delete(oldest);
-    }
-    return true;
-  }
-
-  take(id: number): boolean {
-    return this.#ids.delete(id);
   }
 }

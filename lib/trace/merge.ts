@@ -5,7 +5,8 @@
  * @module
  */
 import type { TraceEvent, TraceInfo } from "./event.ts";
-import { BATCH_MERGED_EVENTS, CONNECTIONS_MAX, PENDING_MAX } from "./limits.ts";
+import { BATCH_MERGED_EVENTS, CONNECTIONS_MAX } from "./limits.ts";
+import { PendingRequests } from "./pending.ts";
 import { TraceNotes, type TraceSource } from "./source.ts";
 import { TraceError } from "./trace_error.ts";
 
@@ -39,7 +40,7 @@ class Strand {
   readonly #shiftUs: number;
   readonly #numbers: Numbers;
   readonly #batches: AsyncIterator<readonly TraceEvent[]>;
-  readonly #ids = new Map<number, number>();
+  readonly #ids = new PendingRequests<number>();
   #batch: readonly TraceEvent[] = [];
   #at = 0;
 
@@ -76,16 +77,11 @@ class Strand {
   #moved(event: TraceEvent): TraceEvent {
     const timeUs = event.timeUs + this.#shiftUs;
     if (event.kind === "complete") {
-      const id = this.#ids.get(event.id) ?? this.#numbers.nextId();
-      this.#ids.delete(event.id);
+      const id = this.#ids.take(event.id) ?? this.#numbers.nextId();
       return { ...event, timeUs, id };
     }
     const id = this.#numbers.nextId();
-    this.#ids.set(event.id, id);
-    if (this.#ids.size > PENDING_MAX) {
-      const [oldest] = this.#ids.keys();
-      if (oldest !== undefined) this.#ids.delete(oldest);
-    }
+    this.#ids.add(event.id, id);
     const connection = this.#numbers.connection(this.#index, event.connection);
     return { ...event, timeUs, id, connection };
   }
