@@ -12,9 +12,9 @@ import type { TraceNotes } from "./source.ts";
 export class Losses {
   readonly #counts = new Map<string, number>();
 
-  /** Counts a thing that is lost: "were left out: the format has no cache" completes "3 requests ". */
-  count(what: string): void {
-    this.#counts.set(what, (this.#counts.get(what) ?? 0) + 1);
+  /** Counts requests: "were left out: the format has no cache" completes "3 requests ". */
+  count(what: string, count = 1): void {
+    if (count > 0) this.#counts.set(what, (this.#counts.get(what) ?? 0) + count);
   }
 
   /** Counts FUA and data of a request, where the format has neither. */

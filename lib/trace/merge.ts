@@ -5,8 +5,8 @@
  * @module
  */
 import type { TraceEvent, TraceInfo } from "./event.ts";
-import { BATCH_MERGED_EVENTS, CONNECTIONS_MAX } from "./limits.ts";
-import { PendingRequests } from "./pending.ts";
+import { BATCH_EVENTS, CONNECTIONS_MAX } from "./limits.ts";
+import { Pending } from "./pending.ts";
 import { TraceNotes, type TraceSource } from "./source.ts";
 import { TraceError } from "./trace_error.ts";
 
@@ -40,7 +40,7 @@ class Strand {
   readonly #shiftUs: number;
   readonly #numbers: Numbers;
   readonly #batches: AsyncIterator<readonly TraceEvent[]>;
-  readonly #ids = new PendingRequests<number>();
+  readonly #ids = new Pending<number, number>();
   #batch: readonly TraceEvent[] = [];
   #at = 0;
 
@@ -143,7 +143,7 @@ async function* merged(
       const event = next.take();
       if (event !== null) batch.push(event);
       if (next.isEmpty) await next.more();
-      if (batch.length < BATCH_MERGED_EVENTS) continue;
+      if (batch.length < BATCH_EVENTS) continue;
       yield batch;
       batch = [];
     }

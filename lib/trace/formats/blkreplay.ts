@@ -15,11 +15,12 @@ import type { PlainTraceBytes, TraceFormat, TraceNotes } from "../source.ts";
 import { Fields, LineDecoder, type LineParser, wrongNumber, wrongRange } from "../text.ts";
 import { TextOutput } from "../text_output.ts";
 
-const SEMICOLON = 0x3b;
+const SEMICOLON = 0x3b, LETTER_R = 0x72, LETTER_W = 0x77;
+const LOWER_CASE = 0x20;
 const SECTOR_BYTES = 512;
 const COLUMNS = "start ; sector; length ; op ;  replay_delay=0 ; replay_duration=0\n";
 const HEAD_LINE = /^(orig_)?start\s*;\s*sector\s*;\s*length\s*;\s*op\b/m;
-const DATA_LINE = /^\s*\d+\.\d{1,9}\s*;\s*\d+\s*;\s*\d+\s*;\s*[RWrw]\s*(;|$)/m;
+const DATA_LINE = /^\s*\d+\.\d{1,9}\s*;\s*\d+\s*;\s*\d+\s*;\s*[RWrw][A-Z]*\s*(;|$)/m;
 
 class Parser implements LineParser {
   readonly #fields = new Fields();
@@ -64,8 +65,9 @@ class Parser implements LineParser {
     if (fields.count < 4 || fields.count > 6) return `it has ${fields.count} fields, not 4 to 6`;
     const timeUs = fields.secondsUs(0);
     if (timeUs < 0) return wrongNumber("time", timeUs);
-    const write = fields.is(3, "W") || fields.is(3, "w");
-    if (!write && !fields.is(3, "R") && !fields.is(3, "r")) return "its op is neither R nor W";
+    // As blkreplay does it: the first letter counts, so that "RA" (read ahead) is a read.
+    const op = fields.raw(3)[0] ?? 0, write = (op | LOWER_CASE) === LETTER_W;
+    if (!write && (op | LOWER_CASE) !== LETTER_R) return "its op is neither R nor W";
     const offset = sectors(fields.whole(1)), length = sectors(fields.whole(2));
     const wrong = wrongRange(offset, length);
     if (wrong !== null) return wrong;

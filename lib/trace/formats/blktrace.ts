@@ -8,6 +8,7 @@ import { UsageError } from "../../block/usage_error.ts";
 import type { ByteWindow } from "../byte_window.ts";
 import { type Decoder, type DecoderParts, decodeStream } from "../decoder.ts";
 import type { TraceInfo } from "../event.ts";
+import { TRACE_DEVICES_MAX } from "../limits.ts";
 import { type ReadOptions, type TraceFormat, TraceNotes, type TraceSource } from "../source.ts";
 import { TraceError } from "../trace_error.ts";
 import { BlktracePairs } from "./blktrace_pairs.ts";
@@ -38,9 +39,11 @@ class BlktraceDecoder implements Decoder {
   #version = 0;
   #inDamage = false;
   #arranged = false;
+  #begun = false;
   #completions = 0;
   #wallMs: number | null = null;
   #wallNs = 0;
+  #startedMs: number | null = null;
 
   constructor(parts: DecoderParts, device: string | undefined) {
     this.#parts = parts;
@@ -63,15 +66,20 @@ class BlktraceDecoder implements Decoder {
   }
 
   info(): TraceInfo {
-    const sinceNs = (this.#pairs.startNs ?? this.#wallNs) - this.#wallNs;
-    const started_ms = this.#wallMs === null ? null : this.#wallMs + Math.floor(sinceNs / 1e6);
     const devices = [...this.#devices];
     const target = devices.length === 1 ? deviceText(devices[0] ?? 0) : null;
-    return { started_ms, target, size: null, completes: this.#completions > 0 };
+    return { started_ms: this.#startedMs, target, size: null, completes: this.#pairs.completes };
   }
 
   /** Puts the records that are there in order. */
   #arrange(end: boolean): void {
+    // What the first records show holds for all: the info that is given with them must stay true.
+    if (!this.#begun) {
+      this.#pairs.completes = this.#completions > 0;
+      this.#pairs.startNs = this.#wallMs === null ? null : this.#wallNs;
+      this.#startedMs = this.#wallMs;
+    }
+    this.#begun = true;
     this.#order.arrange(end);
     this.#arranged = true;
   }
@@ -147,9 +155,15 @@ class BlktraceDecoder implements Decoder {
     if (basic !== ACTION.queue && basic !== ACTION.issue && basic !== ACTION.complete) {
       if (basic !== ACTION.requeue) return;
     }
+    if (!this.#devices.has(device)) {
+      if (this.#devices.size === TRACE_DEVICES_MAX) {
+        const what = `there are more than ${TRACE_DEVICES_MAX} devices`;
+        return this.#parts.notes.problem(`byte ${window.position}`, what);
+      }
+      this.#devices.add(device);
+    }
     if (basic === ACTION.issue) this.#pairs.issuing.add(device);
     if (basic === ACTION.complete) this.#completions += 1;
-    this.#devices.add(device);
     this.#order.add(window, at);
   }
 

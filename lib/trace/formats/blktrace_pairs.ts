@@ -6,36 +6,42 @@
 import { errnoFromLinux } from "../../block/errors.ts";
 import { FLAG_FUA, type Operation } from "../../block/request.ts";
 import { type EventList, NO_LATENCY } from "../event_list.ts";
-import { REQUESTS_PENDING_MAX } from "../limits.ts";
+import { TRACE_DEVICES_MAX } from "../limits.ts";
+import { Pending } from "../pending.ts";
 import type { TraceNotes } from "../source.ts";
 import { ACTION, type BlktraceRecord, CATEGORY } from "./blktrace_record.ts";
 
 const SECTOR_BYTES = 512;
+/** Requests under way at one sector, of one kind. */
+const ALIKE_MAX = 4_096;
 /** Operations by what tells requests at one sector apart, and where they are in a key. */
 const KEY_OPERATIONS: readonly Operation[] = ["read", "write", "trim", "flush"];
 
-/** A request under way, and those behind it that are alike. */
-interface Pending {
+/** Requests under way that are alike: the oldest, and those behind it. */
+interface Alike {
   readonly ids: readonly number[];
+  /** Of the first of a chain: how many there are. */
+  count: number;
   /** It was given back by the driver, and will be issued again. */
   requeued: boolean;
-  next: Pending | null;
+  next: Alike | null;
   /** Of the first of a chain: the last. */
-  last: Pending | null;
+  last: Alike | null;
 }
 
 /** Makes events of records, which come in the order of their times. */
 export class BlktracePairs {
   /** Devices whose driver was traced: their requests begin when issued, those of others when queued. */
   readonly issuing = new Set<number>();
+  /** False if the trace shows no completions: requests are not remembered then. */
+  completes = true;
   /** ns from the base of the records to the first event; null before it. */
   startNs: number | null = null;
   readonly #events: EventList;
   /** Requests under way by device, sector and operation; the oldest of equals is ended first. */
-  readonly #pending = new Map<number, Map<number, Pending>>();
-  #pendingCount = 0;
+  readonly #pending = new Pending<number, Alike>();
+  readonly #devices = new Map<number, number>();
   #unmatched = 0;
-  #given = 0;
   #beyond = 0;
 
   /** Events go to a list. */
@@ -57,7 +63,8 @@ export class BlktracePairs {
     if (this.#unmatched > 0) {
       notes.remarks.push(`${this.#unmatched} completions are of requests that it does not show`);
     }
-    if (this.#given > 0) notes.remarks.push(`${this.#given} requests were under way for too long`);
+    const { lost } = this.#pending;
+    if (lost > 0) notes.remarks.push(`${lost} requests were under way for too long`);
     if (this.#beyond > 0) {
       notes.problemCount += this.#beyond;
       notes.remarks.push(`${this.#beyond} records are of sectors behind byte 2^53 - 1`);
@@ -84,31 +91,23 @@ export class BlktracePairs {
   }
 
   #remember(record: BlktraceRecord, operation: Operation, ids: readonly number[]): void {
-    const byKey = this.#pending.get(record.device) ?? this.#newDevice(record.device);
-    const key = keyOf(record, operation);
-    const found = byKey.get(key) ?? null;
-    const made: Pending = { ids, requeued: false, next: null, last: null };
-    if (found === null) byKey.set(key, made);
-    else (found.last ?? found).next = made;
-    if (found !== null) found.last = made;
-    this.#pendingCount += 1;
-    if (this.#pendingCount <= REQUESTS_PENDING_MAX) return;
-    // The oldest of the device is the first in the map: it was cut out of the trace, most likely.
-    const oldest = byKey.keys().next();
-    if (oldest.done !== true && this.#taken(byKey, oldest.value) !== null) this.#given += 1;
-  }
-
-  #newDevice(device: number): Map<number, Pending> {
-    const made = new Map<number, Pending>();
-    this.#pending.set(device, made);
-    return made;
+    if (!this.completes) return;
+    const key = this.#key(record, operation);
+    const made: Alike = { ids, count: 1, requeued: false, next: null, last: null };
+    const found = this.#pending.get(key);
+    if (found === null) return this.#pending.add(key, made);
+    (found.last ?? found).next = made;
+    found.last = made;
+    found.count += 1;
+    if (found.count <= ALIKE_MAX) return;
+    this.#taken(key);
+    this.#pending.lost += 1;
   }
 
   #end(record: BlktraceRecord): void {
     const operation = operationOf(record);
     if (operation === null) return;
-    const byKey = this.#pending.get(record.device);
-    const ids = byKey === undefined ? null : this.#taken(byKey, keyOf(record, operation));
+    const ids = this.#taken(this.#key(record, operation));
     if (ids === null) {
       this.#unmatched += 1;
       return;
@@ -120,14 +119,14 @@ export class BlktracePairs {
   #requeue(record: BlktraceRecord): void {
     const operation = operationOf(record);
     if (operation === null) return;
-    const found = this.#pending.get(record.device)?.get(keyOf(record, operation));
-    if (found !== undefined) found.requeued = true;
+    const found = this.#pending.get(this.#key(record, operation));
+    if (found !== null) found.requeued = true;
   }
 
   /** True for a request that was issued before, and given back. */
   #issuedAgain(record: BlktraceRecord, operation: Operation): boolean {
-    const found = this.#pending.get(record.device)?.get(keyOf(record, operation));
-    if (found === undefined || !found.requeued) return false;
+    const found = this.#pending.get(this.#key(record, operation));
+    if (found === null || !found.requeued) return false;
     found.requeued = false;
     return true;
   }
@@ -137,15 +136,24 @@ export class BlktracePairs {
     return (record.timeNs - this.startNs) / 1e3;
   }
 
-  #taken(byKey: Map<number, Pending>, key: number): readonly number[] | null {
-    const found = byKey.get(key);
-    if (found === undefined) return null;
-    if (found.next === null) byKey.delete(key);
-    else {
+  /** A device, a sector and an operation as one number. A flush has no sector of its own: the kernel tells any. */
+  #key({ sector, device }: BlktraceRecord, operation: Operation): number {
+    const known = this.#devices.get(device);
+    const index = known ?? this.#devices.size;
+    if (known === undefined) this.#devices.set(device, index);
+    const place = operation === "flush" ? 0 : sector;
+    const kind = place * KEY_OPERATIONS.length + KEY_OPERATIONS.indexOf(operation);
+    return kind * TRACE_DEVICES_MAX + index;
+  }
+
+  #taken(key: number): readonly number[] | null {
+    const found = this.#pending.take(key);
+    if (found === null) return null;
+    if (found.next !== null) {
+      found.next.count = found.count - 1;
       found.next.last = found.last === found.next ? null : found.last;
-      byKey.set(key, found.next);
+      this.#pending.add(key, found.next);
     }
-    this.#pendingCount -= 1;
     return found.ids;
   }
 }
@@ -155,10 +163,4 @@ function operationOf({ categories, bytes }: BlktraceRecord): Operation | null {
   if (bytes === 0) return (categories & CATEGORY.flush) === 0 ? null : "flush";
   if ((categories & CATEGORY.write) !== 0) return "write";
   return (categories & CATEGORY.read) === 0 ? null : "read";
-}
-
-/** A flush has no sector of its own: the kernel tells any. */
-function keyOf({ sector }: BlktraceRecord, operation: Operation): number {
-  const place = operation === "flush" ? 0 : sector;
-  return place * KEY_OPERATIONS.length + KEY_OPERATIONS.indexOf(operation);
 }

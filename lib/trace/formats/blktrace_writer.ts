@@ -8,8 +8,9 @@ import { type Errno, errnoToLinux } from "../../block/errors.ts";
 import { FLAG_FUA, type Operation } from "../../block/request.ts";
 import { BinaryOutput } from "../binary_output.ts";
 import type { CompleteEvent, SubmitEvent, TraceEvent, TraceInfo } from "../event.ts";
-import { NAMES_MAX, REQUESTS_PENDING_MAX } from "../limits.ts";
+import { NAMES_MAX } from "../limits.ts";
 import { Losses, pieces } from "../losses.ts";
+import { Pending } from "../pending.ts";
 import type { PlainTraceBytes, TraceNotes } from "../source.ts";
 import { ACTION, CATEGORY, MAGIC, NOTIFY_TIMESTAMP, RECORD_BYTES } from "./blktrace_record.ts";
 
@@ -26,7 +27,7 @@ interface Piece {
   readonly bytes: number;
 }
 
-interface Pending {
+interface Request {
   readonly categories: number;
   readonly pid: number;
   readonly pieces: readonly Piece[];
@@ -37,7 +38,7 @@ export class BlktraceWriter {
   readonly #info: TraceInfo;
   readonly #output = new BinaryOutput();
   readonly #losses = new Losses();
-  readonly #pending = new Map<number, Pending>();
+  readonly #pending = new Pending<number, Request>();
   readonly #named = new Set<number>();
   #sequence = 0;
 
@@ -57,6 +58,10 @@ export class BlktraceWriter {
       }
     }
     yield this.#output.take();
+    this.#losses.count(
+      "were under way for too long: their completions were left out",
+      this.#pending.lost,
+    );
     this.#losses.tell(notes);
   }
 
@@ -83,21 +88,12 @@ export class BlktraceWriter {
       this.#record(timeUs, ACTION.queue, CATEGORY.queue, pending, part, null);
       this.#record(timeUs, ACTION.issue, CATEGORY.issue, pending, part, null);
     }
-    if (this.#info.completes) this.#remember(event.id, pending);
-  }
-
-  #remember(id: number, pending: Pending): void {
-    this.#pending.set(id, pending);
-    if (this.#pending.size <= REQUESTS_PENDING_MAX) return;
-    const oldest = this.#pending.keys().next();
-    if (oldest.done !== true) this.#pending.delete(oldest.value);
-    this.#losses.count("were under way for too long: their completions were left out");
+    if (this.#info.completes) this.#pending.add(event.id, pending);
   }
 
   #complete(event: CompleteEvent): void {
-    const pending = this.#pending.get(event.id);
-    if (pending === undefined) return;
-    this.#pending.delete(event.id);
+    const pending = this.#pending.take(event.id);
+    if (pending === null) return;
     for (const part of pending.pieces) {
       const { timeUs, errno } = event;
       this.#record(timeUs, ACTION.complete, CATEGORY.complete, pending, part, errno);
@@ -127,7 +123,7 @@ export class BlktraceWriter {
     timeUs: number,
     action: number,
     category: number,
-    { categories, pid }: Pending,
+    { categories, pid }: Request,
     { sector, bytes }: Piece,
     errno: Errno | null,
   ): void {

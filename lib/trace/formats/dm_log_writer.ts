@@ -8,8 +8,8 @@
 import { FLAG_FUA } from "../../block/request.ts";
 import { BinaryOutput } from "../binary_output.ts";
 import type { SubmitEvent, TraceEvent, TraceInfo } from "../event.ts";
-import { REQUESTS_PENDING_MAX } from "../limits.ts";
 import { Losses, pieces } from "../losses.ts";
+import { Pending } from "../pending.ts";
 import type { TraceBytes, TraceNotes } from "../source.ts";
 import { TraceError } from "../trace_error.ts";
 import { FLAG, setU64, SUPER_MAGIC, VERSION } from "./dm_log_layout.ts";
@@ -23,7 +23,7 @@ export class DmLogWriter {
   readonly #completes: boolean;
   readonly #output = new BinaryOutput();
   readonly #losses = new Losses();
-  readonly #pending = new Map<number, SubmitEvent>();
+  readonly #pending = new Pending<number, SubmitEvent>();
   #entries = 0;
 
   /** `info` tells whether completions follow. */
@@ -44,6 +44,7 @@ export class DmLogWriter {
     for (const { operation } of this.#pending.values()) {
       this.#losses.count(`were left out: their ${operation} never ended`);
     }
+    this.#losses.count("were left out: they were under way for too long", this.#pending.lost);
     this.#losses.tell(notes);
     return this.#super();
   }
@@ -53,12 +54,10 @@ export class DmLogWriter {
     if (event.kind === "submit") {
       if (!this.#keeps(event)) return null;
       if (!this.#completes) return event;
-      this.#pending.set(event.id, event);
-      if (this.#pending.size <= REQUESTS_PENDING_MAX) return null;
-      throw new TraceError(`more than ${REQUESTS_PENDING_MAX} requests are under way`);
+      this.#pending.add(event.id, event);
+      return null;
     }
-    const found = this.#pending.get(event.id) ?? null;
-    this.#pending.delete(event.id);
+    const found = this.#pending.take(event.id);
     if (found === null || event.errno === null) return found;
     this.#losses.count("were left out: they failed");
     return null;

@@ -20,8 +20,8 @@ import type { ByteWindow } from "../byte_window.ts";
 import { type Decoder, type DecoderParts, decodeStream } from "../decoder.ts";
 import type { CompleteEvent, SubmitEvent, TraceEvent, TraceInfo } from "../event.ts";
 import { NO_LATENCY } from "../event_list.ts";
-import { REQUESTS_PENDING_MAX } from "../limits.ts";
 import { Losses, pieces } from "../losses.ts";
+import { Pending } from "../pending.ts";
 import type { PlainTraceBytes, TraceFormat, TraceNotes } from "../source.ts";
 import { TraceError } from "../trace_error.ts";
 
@@ -52,7 +52,7 @@ function commandOf(operation: Operation): number {
 class NbdLogDecoder implements Decoder {
   readonly #parts: DecoderParts;
   /** Ids of requests under way by cookie, the oldest first. */
-  readonly #pending = new Map<number | bigint, { readonly id: number; error: boolean }>();
+  readonly #pending = new Pending<number | bigint, { readonly id: number; error: boolean }>();
   #records = 0;
   #dataLog = false;
   #skip = 0;
@@ -180,21 +180,18 @@ class NbdLogDecoder implements Decoder {
     const { events } = this.#parts;
     const timeUs = this.#records - 1;
     const id = events.request(timeUs, 0, operation, offset, length, flags, NO_LATENCY, payload);
-    this.#pending.set(cookieAt(view, at + 8), { id, error: false });
-    if (this.#pending.size <= REQUESTS_PENDING_MAX) return;
-    const oldest = this.#pending.keys().next();
-    if (oldest.done !== true) this.#pending.delete(oldest.value);
+    this.#pending.add(cookieAt(view, at + 8), { id, error: false });
   }
 
   #reply(cookie: number | bigint, error: number, done: boolean): void {
     const found = this.#pending.get(cookie);
-    if (found === undefined) {
+    if (found === null) {
       this.#unmatched += 1;
       return;
     }
     found.error ||= error !== 0;
     if (!done) return;
-    this.#pending.delete(cookie);
+    this.#pending.take(cookie);
     const errno = !found.error ? null : error === 0 ? "EIO" : errnoFromNbd(error);
     this.#parts.events.completion(this.#records - 1, found.id, errno);
   }
