@@ -52,13 +52,14 @@ class Pending {
   }
 
   add(id: number, started: Started): void {
-    if (this.take(id) !== null) this.lost += 1;
     if (this.#young.size >= PENDING_MAX / 2) {
       this.lost += this.#old.size;
       this.#old = this.#young;
       this.#young = new Map();
     }
+    const before = this.#young.size;
     this.#young.set(id, started);
+    if (this.#young.size === before || this.#old.size > 0 && this.#old.delete(id)) this.lost += 1;
   }
 
   take(id: number): Started | null {

@@ -22,7 +22,7 @@ import {
   timeScale,
 } from "./frame.ts";
 import { HEAT_STEPS } from "./style.ts";
-import { linear, path, px, rect, text } from "./svg.ts";
+import { linear, path, px, rect, type Scale, text } from "./svg.ts";
 import { offsetTicks, timeTicks } from "./ticks.ts";
 
 const MAP_HEIGHT = 178;
@@ -39,8 +39,9 @@ interface HeatMap {
   readonly heat: Float64Array;
 }
 
-/** Maps that share their cells. */
+/** Maps that share their cells, joined or not, and the bins that the axes show. */
 interface Cells {
+  readonly shown: { readonly time: BinRange; readonly offsets: BinRange };
   readonly time: BinRange;
   readonly offsets: BinRange;
   readonly maps: readonly HeatMap[];
@@ -82,9 +83,10 @@ export function heatStep({ above }: HeatScale, cell: number): number {
 }
 
 /** Joins two cells along either axis. */
-function halved({ time, offsets, maps }: Cells): Cells {
+function halved({ shown, time, offsets, maps }: Cells): Cells {
   const columns = Math.ceil(time.count / 2), rows = Math.ceil(offsets.count / 2);
   return {
+    shown,
     time: { ...time, count: columns, width: time.width * 2 },
     offsets: { ...offsets, count: rows, width: offsets.width * 2 },
     maps: maps.map(({ name, heat }) => {
@@ -159,39 +161,52 @@ function cellPaths(heat: Float64Array, columns: number, rows: number, scale: Hea
 }
 
 /** Sums over time as bars at the right of a map. */
-function profile(heat: Float64Array, columns: number, rows: number, box: Box): string {
-  const sums = new Array<number>(rows).fill(0);
+function profile(heat: Float64Array, { offsets, shown }: Cells, box: Box): string {
+  const rows = offsets.count, sums = new Array<number>(rows).fill(0);
   heat.forEach((cell, index) => sums[index % rows] = (sums[index % rows] ?? 0) + cell);
   const most = Math.max(...sums);
-  if (columns === 0 || most === 0) return "";
-  const left = box.right + 12, y = linear(0, rows, box.bottom, box.top);
-  const x = linear(0, most, left, PAGE_RIGHT);
+  const left = box.right + 12, x = linear(0, most, left, PAGE_RIGHT);
+  const y = offsetScale(shown.offsets, box);
+  const edge = (row: number): string =>
+    px(Math.max(box.top, y(offsets.start + row * offsets.width)));
   let data = `M${px(left)} ${px(box.bottom)}`;
-  sums.forEach((sum, row) => data += `V${px(y(row))}H${px(x(sum))}V${px(y(row + 1))}`);
+  sums.forEach((sum, row) => data += `V${edge(row)}H${px(x(sum))}V${edge(row + 1)}`);
   return path(`${data}H${px(left)}Z`, "profile faint") +
     path(`M${px(left)} ${px(box.top)}V${px(box.bottom)}`, "edge grid") +
-    text(left, box.bottom + 17, `sum, up to`, "faint") +
+    text(left, box.bottom + 17, "sum, up to", "faint") +
     text(left, box.bottom + 30, formatSize(most), "faint");
 }
 
-function mapPanel({ time, offsets }: Cells, map: HeatMap, scale: HeatScale): Panel {
-  const box = timeBox(MAP_HEIGHT);
-  const x = timeScale(time, box);
-  const end = offsets.start + offsets.count * offsets.width;
-  const y = linear(offsets.start, end, box.bottom, box.top);
-  const ticks = {
-    across: timeTicks(time.start, time.start + time.count * time.width, 8),
-    up: offsetTicks(offsets.start, end, 6),
-  };
-  const wide = px((box.right - box.left) / time.count * 1e4),
-    high = (box.bottom - box.top) / offsets.count;
-  const place = `translate(${px(box.left)} ${px(box.bottom - high / 2)})`;
-  const cells = cellPaths(map.heat, time.count, offsets.count, scale)
+function endOf({ start, count, width }: BinRange): number {
+  return start + count * width;
+}
+
+function offsetScale(offsets: BinRange, box: Box): Scale {
+  return linear(offsets.start, endOf(offsets), box.bottom, box.top);
+}
+
+/** The cells in a picture of their own, which cuts off what joined cells have beyond the axes. */
+function cellPicture(cells: Cells, { heat }: HeatMap, scale: HeatScale, box: Box): string {
+  const { time, offsets, shown } = cells;
+  const columns = (endOf(shown.time) - shown.time.start) / time.width;
+  const rows = (endOf(shown.offsets) - shown.offsets.start) / offsets.width;
+  const paths = cellPaths(heat, time.count, offsets.count, scale)
     .map((runs, step) => path(runs, `h h${colourOf(step, scale.above.length)}`)).join("");
-  const body = heading(box, `Offset of ${GROUP_WORDS[map.name]}`) +
-    frame(box, { ticks: ticks.across, scale: x }, { ticks: ticks.up, scale: y }) +
-    `<g transform="${place} scale(${Number(wide) / 1e4} ${-Math.round(high * 1e4) / 1e4})">\n` +
-    `${cells}</g>\n${profile(map.heat, time.count, offsets.count, box)}`;
+  return `<svg x="${px(box.left)}" y="${px(box.top)}" width="${px(box.right - box.left)}" ` +
+    `height="${px(box.bottom - box.top)}" viewBox="0 ${0.5 - rows} ${columns} ${rows}" ` +
+    `preserveAspectRatio="none"><g transform="scale(1 -1)">\n${paths}</g></svg>\n`;
+}
+
+function mapPanel(cells: Cells, map: HeatMap, scale: HeatScale): Panel {
+  const { time, offsets } = cells.shown;
+  const box = timeBox(MAP_HEIGHT);
+  const across = { ticks: timeTicks(time.start, endOf(time), 8), scale: timeScale(time, box) };
+  const up = {
+    ticks: offsetTicks(offsets.start, endOf(offsets), 6),
+    scale: offsetScale(offsets, box),
+  };
+  const body = heading(box, `Offset of ${GROUP_WORDS[map.name]}`) + frame(box, across, up) +
+    cellPicture(cells, map, scale, box) + profile(map.heat, cells, box);
   return { body, height: HEADING_HEIGHT + MAP_HEIGHT + FOOTING_HEIGHT };
 }
 
@@ -203,7 +218,7 @@ export function heatPanels({ groups, time, offsets }: PlotData): Panel[] {
   const maps = groups.filter(({ name, heat }) => name !== "other" && heat.some((cell) => cell > 0));
   const transfers = maps.filter(({ name }) => name !== "discard");
   return [transfers, maps.filter(({ name }) => name === "discard")].flatMap((maps) => {
-    const cells = legible({ time, offsets, maps });
+    const cells = legible({ shown: { time, offsets }, time, offsets, maps });
     const scale = heatScale(cells.maps.map(({ heat }) => heat));
     if (scale === null) return [];
     return [legendPanel(scale, cells), ...cells.maps.map((map) => mapPanel(cells, map, scale))];
