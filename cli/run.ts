@@ -17,6 +17,7 @@ import { type CliIo, OutputClosed } from "./io.ts";
 import { lsCommand } from "./ls.ts";
 import { onexitCommand } from "./onexit.ts";
 import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ExitCode, printError } from "./output.ts";
+import { replayCommand } from "./replay/mod.ts";
 import { resizeCommand } from "./resize.ts";
 import { revokeCommand } from "./revoke.ts";
 import { rmCommand } from "./rm.ts";
@@ -25,6 +26,7 @@ import { showCommand } from "./show.ts";
 import { simulateCommand } from "./simulate.ts";
 import { tableCommand } from "./table.ts";
 import { topCommand } from "./top.ts";
+import { traceCommand } from "./trace/mod.ts";
 import { VERSION, versionCommand } from "./version.ts";
 import { watchCommand } from "./watch.ts";
 
@@ -50,6 +52,7 @@ const GROUPS = [
     admitCommand,
     onexitCommand,
   ]],
+  ["Traces:", [traceCommand, replayCommand]],
   ["dm-user:", [simulateCommand, tableCommand]],
   ["This program:", [completionCommand, versionCommand]],
 ] as const;

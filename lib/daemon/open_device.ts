@@ -20,6 +20,8 @@ export interface OpenDeviceOptions {
   readonly log: Log;
   /** Open it read-only. */
   readonly readOnly: boolean;
+  /** Flush when it is closed; true if left out. */
+  readonly flushAtEnd?: boolean;
   /** Gives up waiting when it aborts. */
   readonly signal?: AbortSignal;
 }
@@ -36,7 +38,7 @@ export interface OpenDevice extends AsyncDisposable {
 
 /** Opens what `spec` says. Throws UsageError for a wrong spec, BlockError for what cannot be opened. */
 export async function openDevice(spec: Spec, options: OpenDeviceOptions): Promise<OpenDevice> {
-  const { registry, log, readOnly } = options;
+  const { registry, log, readOnly, flushAtEnd = true } = options;
   const prepared = registry.prepare(spec);
   const teardown = new AbortController();
   const signal = options.signal === undefined
@@ -46,7 +48,8 @@ export async function openDevice(spec: Spec, options: OpenDeviceOptions): Promis
   const { opened } = await prepared.open(context);
   let device: Device;
   try {
-    device = new Device(opened.backend, { name: spec.text, clock: context.clock, log });
+    const { clock } = context;
+    device = new Device(opened.backend, { name: spec.text, clock, log, flushAtEnd });
   } catch (error) {
     await opened.backend[Symbol.asyncDispose]();
     throw toBlockError(error);

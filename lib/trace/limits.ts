@@ -53,3 +53,5 @@ export const PLOT_TIME_BINS = 320;
 export const PLOT_OFFSET_BINS = 128;
 /** Characters of a title of a picture that are shown. */
 export const PLOT_TITLE_LENGTH_MAX = 72;
+/** Events of a batch of traces that are merged. */
+export const BATCH_MERGED_EVENTS = 4_096;

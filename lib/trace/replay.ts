@@ -12,7 +12,7 @@
  */
 import { setImmediate } from "node:timers";
 import type { Clock } from "../block/context.ts";
-import { type Errno, toBlockError } from "../block/errors.ts";
+import { type Errno, errnoText, toBlockError } from "../block/errors.ts";
 import { type Gate, makeRequest, type Operation, type Request } from "../block/request.ts";
 import type { Maybe } from "../block/types.ts";
 import type { CompleteEvent, SubmitEvent } from "./event.ts";
@@ -144,6 +144,7 @@ class Replay {
     }
     await this.#until(() => this.#inFlight === 0);
     // Requests of which the trace has no end.
+    for (const pending of this.#pending.values()) this.#failedUnlike(pending, null);
     this.#pending.clear();
     if (this.#speed > 0) this.#plannedUs += lastUs / this.#speed;
   }
@@ -178,6 +179,7 @@ class Replay {
   #forgetOldest(): void {
     for (const [id, pending] of this.#pending) {
       if (!pending.done) continue;
+      this.#failedUnlike(pending, null);
       this.#pending.delete(id);
       return;
     }
@@ -228,6 +230,7 @@ class Replay {
     pending.done = true;
     this.#inFlight -= 1;
     if (pending.told || !this.#completes) this.#pending.delete(pending.event.id);
+    if (!this.#completes) this.#failedUnlike(pending, null);
     const wake = this.#wake;
     this.#wake = null;
     wake?.();
@@ -242,7 +245,15 @@ class Replay {
     this.#pending.delete(complete.id);
     const { event } = pending;
     this.#tally.recorded(event.operation, complete.timeUs - event.timeUs);
+    this.#failedUnlike(pending, complete.errno);
     if (this.#options.verify === true) this.#compare(pending, complete);
+  }
+
+  /** Counts a request that failed, unless the recording says that it did. */
+  #failedUnlike({ event, offset, errno }: Pending, recorded: Errno | null): void {
+    if (errno === null || recorded !== null) return;
+    const { id, operation, length } = event;
+    this.#tally.failure({ id, operation, offset, length, what: errnoText(errno) });
   }
 
   #compare(pending: Pending, complete: CompleteEvent): void {

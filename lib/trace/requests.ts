@@ -6,7 +6,7 @@
  */
 import type { Operation } from "../block/request.ts";
 import type { CompleteEvent, SubmitEvent } from "./event.ts";
-import { PENDING_MAX } from "./limits.ts";
+import { PendingRequests } from "./pending.ts";
 import type { TraceSource } from "./source.ts";
 
 /** What is remembered of a request until it is done. */
@@ -37,50 +37,12 @@ export interface RequestCounts {
   readonly unasked: number;
 }
 
-/**
- * Requests in flight. There are two generations: when the younger has PENDING_MAX / 2 of them, what is
- * left of the older is given up, so memory is bounded and each step costs the same.
- */
-class Pending {
-  /** Requests that were given up, or whose id came again. */
-  lost = 0;
-  #young = new Map<number, Started>();
-  #old = new Map<number, Started>();
-
-  get size(): number {
-    return this.#young.size + this.#old.size;
-  }
-
-  add(id: number, started: Started): void {
-    if (this.#young.size >= PENDING_MAX / 2) {
-      this.lost += this.#old.size;
-      this.#old = this.#young;
-      this.#young = new Map();
-    }
-    const before = this.#young.size;
-    this.#young.set(id, started);
-    if (this.#young.size === before || this.#old.size > 0 && this.#old.delete(id)) this.lost += 1;
-  }
-
-  take(id: number): Started | null {
-    const found = this.#young.get(id);
-    if (found !== undefined) {
-      this.#young.delete(id);
-      return found;
-    }
-    const older = this.#old.get(id);
-    if (older === undefined) return null;
-    this.#old.delete(id);
-    return older;
-  }
-}
-
 /** Shows all requests of a trace to `observers`. Throws TraceError if the trace cannot be read on. */
 export async function followRequests(
   source: TraceSource,
   observers: readonly RequestObserver[],
 ): Promise<RequestCounts> {
-  const pending = new Pending();
+  const pending = new PendingRequests<Started>();
   const { completes } = source.info;
   let events = 0, untold = 0, unasked = 0;
   for await (const batch of source.batches()) {

@@ -9,6 +9,8 @@ import { runCli } from "../../cli/run.ts";
 /** A CliIo that keeps what it gets. */
 export class CapturedIo implements CliIo {
   stdout = "";
+  /** Bytes that are no text: traces. */
+  output = new Uint8Array(0);
   stderr = "";
   verbose = false;
   readonly exits: number[] = [];
@@ -23,6 +25,7 @@ export class CapturedIo implements CliIo {
   readonly #environment: Readonly<Record<string, string>>;
   readonly #lineWanted: RegExp;
   readonly #closed: boolean;
+  readonly #input: Uint8Array<ArrayBuffer>;
   readonly #resolveLine: (line: string) => void;
   #handlers: (() => void)[] = [];
   #keyHandlers: ((keys: string) => void)[] = [];
@@ -33,6 +36,8 @@ export class CapturedIo implements CliIo {
       outIsTerminal?: boolean;
       environment?: Record<string, string>;
       lineWanted?: RegExp;
+      /** What standard input holds. */
+      input?: Uint8Array<ArrayBuffer>;
       /** Nobody reads standard output. */
       closed?: boolean;
     } = {},
@@ -43,6 +48,7 @@ export class CapturedIo implements CliIo {
     this.#environment = { DMU_CONTROL: "none", ...rest.environment };
     this.#lineWanted = rest.lineWanted ?? /^ready: |^\{"ready"/;
     this.#closed = rest.closed ?? false;
+    this.#input = rest.input ?? new Uint8Array(0);
     const { promise, resolve } = Promise.withResolvers<string>();
     this.line = promise;
     this.#resolveLine = resolve;
@@ -53,6 +59,18 @@ export class CapturedIo implements CliIo {
     this.stdout += text;
     const found = this.stdout.split("\n").slice(0, -1).find((line) => this.#lineWanted.test(line));
     if (found !== undefined) this.#resolveLine(found);
+  }
+
+  outBytes(bytes: Uint8Array): void {
+    if (this.#closed) throw new OutputClosed();
+    const both = new Uint8Array(this.output.length + bytes.length);
+    both.set(this.output);
+    both.set(bytes, this.output.length);
+    this.output = both;
+  }
+
+  input(): ReadableStream<Uint8Array> {
+    return new Blob([this.#input]).stream();
   }
 
   err(text: string): void {
