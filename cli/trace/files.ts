@@ -248,16 +248,32 @@ export async function writeTrace(
   let events = 0;
   const counted = tapped(progress.over(source).batches(), (batch) => events += batch.length);
   try {
-    const sink = out === STANDARD ? standardSink(io) : new FileSink(out, force);
-    const bytes = await interruptible(
-      io,
-      "finish the trace",
-      (signal) => drain(format.write?.(source.info, counted) ?? [], sink, signal),
-    );
+    const pieces = (): AsyncIterable<Uint8Array> | Iterable<Uint8Array> =>
+      format.write?.(source.info, counted) ?? [];
+    const bytes = await writeNew(io, "trace", out, force, pieces);
     return { facts: { format: format.name, events, bytes }, notes };
   } finally {
     progress.clear();
   }
+}
+
+/**
+ * Writes what `pieces` gives to a new file, or to standard output for "-", and tells how many bytes that
+ * are. `pieces` is called when the file is there, so what cannot be written costs no work. See writeTrace.
+ */
+export async function writeNew(
+  io: CliIo,
+  what: "trace" | "picture",
+  out: string,
+  force: boolean,
+  pieces: (signal: AbortSignal) => AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+): Promise<number> {
+  const sink = out === STANDARD ? standardSink(io, what) : new FileSink(out, force);
+  return await interruptible(
+    io,
+    `finish the ${what}`,
+    (signal) => drain(pieces(signal), sink, signal),
+  );
 }
 
 async function* tapped<T>(
@@ -279,9 +295,9 @@ interface Sink {
   abandon(): void;
 }
 
-function standardSink(io: CliIo): Sink {
+function standardSink(io: CliIo, what: string): Sink {
   if (io.outIsTerminal) {
-    throw new UsageError("Cannot write a trace to a terminal: name a file, or pipe it on");
+    throw new UsageError(`Cannot write a ${what} to a terminal: name a file, or pipe it on`);
   }
   return { write: (bytes) => io.outBytes(bytes), finish: () => {}, abandon: () => {} };
 }
