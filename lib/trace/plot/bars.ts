@@ -19,14 +19,14 @@ import {
   type Panel,
   PLOT_LEFT,
 } from "./frame.ts";
-import { linear, rect, text } from "./svg.ts";
+import { linear, rect, text, textWidth } from "./svg.ts";
 import { countTicks } from "./ticks.ts";
 
 const BAR_HEIGHT = 140;
 /** Room between the two boxes of a row, px: the labels of the right one. */
 const BETWEEN = 84;
-/** Room for a label below a bar, px. */
-const LABEL_WIDTH = 34;
+/** Room between labels below bars, px. */
+const LABEL_GAP = 6;
 const TICKS_UP = 4;
 const HEADROOM = 1.06;
 /** Share of a class's width that its bars take. */
@@ -50,7 +50,8 @@ function bars(box: Box, names: readonly string[], sets: readonly BarSet[]): stri
     ticks: countTicks(most * HEADROOM, TICKS_UP),
     scale: y,
   });
-  const every = Math.ceil(names.length * LABEL_WIDTH / (box.right - box.left));
+  const widths = names.flatMap((name) => name.split(" ").map((part) => textWidth(part, 11)));
+  const every = Math.ceil((Math.max(...widths) + LABEL_GAP) / (x(1) - x(0)));
   names.forEach((name, index) => {
     sets.forEach(({ kind, values }, set) => {
       const value = values[index] ?? 0;

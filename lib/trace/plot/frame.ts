@@ -40,6 +40,8 @@ export interface Box {
 
 /** Height of the line with the heading above a box, px. */
 export const HEADING_HEIGHT = 24;
+/** What a label below a box may reach beyond its right edge, px. */
+const OVERHANG = 10;
 /** Height of the labels below a box, with the gap to what follows, px. */
 export const FOOTING_HEIGHT = 38;
 
@@ -94,7 +96,7 @@ export function frame(
     const x = across.scale(value);
     lines += `M${px(x)} ${px(top)}V${px(bottom + 4)}`;
     const half = textWidth(label, 11) / 2;
-    if (x - half < free) continue;
+    if (x - half < free || x + half > right + OVERHANG) continue;
     labels.push(text(x, bottom + 17, label, "faint mid"));
     free = x + half + 8;
   }

@@ -64,7 +64,7 @@ function themeRules(theme: Theme): string {
     `.h${index}{stroke:${colour}}.k${index}{fill:${colour}}`
   );
   return [
-    `.paper{fill:${theme.paper}}.field{fill:${theme.field}}text{fill:${theme.ink}}`,
+    `:root{background:${theme.paper}}.paper{fill:${theme.paper}}.field{fill:${theme.field}}text{fill:${theme.ink}}`,
     `.faint{fill:${theme.faint}}.grid{stroke:${theme.grid}}.edge{stroke:${theme.faint}}`,
     `.p-write,.p-discard{fill:${theme.paper}}`,
     ...groups,
@@ -86,7 +86,7 @@ export function pageStyle(): string {
   return `:root{color-scheme:light dark}
 body{margin:0 auto;max-width:1180px;padding:0 12px 32px;font:14px/1.45 system-ui,-apple-system,"Segoe UI",
 Roboto,"Noto Sans",sans-serif}
-body>svg{display:block;width:100%;max-width:1100px;height:auto}
+svg[role]{display:block;width:100%;max-width:1100px;height:auto}
 .scroll{overflow-x:auto}table{border-collapse:collapse;margin:12px 0 20px;font-size:13px;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding:4px 0}th,td{padding:3px 7px;border-bottom:1px solid;text-align:right;white-space:nowrap}
 th{font-weight:600}th:first-child,td:first-child{text-align:left}td.words{white-space:normal}
