@@ -329,16 +329,19 @@ Deno.test("plotTrace() says what is missing", async () => {
   const html = await plotTrace(trace, { format: "html" });
   for (
     const pattern of [
-      /! 12 events were lost when this was recorded/,
-      /! 1 part of the trace could not be understood/,
-      /! the trace is torn at byte 5/,
-      /! \d+ requests ended with an error/,
-      /! \d+ requests have no completion in the trace/,
+      /! Lost while it was recorded: 12 events/,
+      /! Not understood in the trace: 1 part</,
+      /! Note: the trace is torn at byte 5/,
+      /! Ended with an error: \d+ requests/,
+      /! Without completion in the trace: \d+ requests/,
       /<td>line 7<\/td><td>no &lt;number&gt;<\/td>/,
     ]
   ) assert.match(html, pattern);
   const untold = await plotTrace(CASES["no completions"]?.() ?? source([]), { format: "svg" });
-  assert.match(untold, /! It does not tell when requests were done: no latency and no queue depth/);
+  assert.match(
+    untold,
+    /! The trace does not tell when requests were done: no latency, no queue depth/,
+  );
   assert.doesNotMatch(untold, /Latency of/);
 });
 

@@ -52,21 +52,17 @@ export function facts({ info, summary }: PlotData): string[] {
 /** What a reader of the picture has to know: lost events, damage, what the trace does not tell. */
 export function warnings({ info, summary, notes }: PlotData): string[] {
   const lines: string[] = [];
-  if (notes.lost > 0) {
-    lines.push(
-      `${counted(notes.lost, "event")} were lost when this was recorded and are not shown`,
-    );
-  }
+  if (notes.lost > 0) lines.push(`Lost while it was recorded: ${counted(notes.lost, "event")}`);
   if (notes.problemCount > 0) {
-    lines.push(`${counted(notes.problemCount, "part")} of the trace could not be understood`);
+    lines.push(`Not understood in the trace: ${counted(notes.problemCount, "part")}`);
   }
-  lines.push(...notes.remarks);
+  lines.push(...notes.remarks.map((remark) => `Note: ${remark}`));
   const errors = Object.values(summary.operations).reduce((sum, each) => sum + each.errors, 0);
-  if (errors > 0) lines.push(`${counted(errors, "request")} ended with an error`);
+  if (errors > 0) lines.push(`Ended with an error: ${counted(errors, "request")}`);
   if (summary.requests > 0 && !info.completes) {
-    lines.push("It does not tell when requests were done: no latency and no queue depth");
+    lines.push("The trace does not tell when requests were done: no latency, no queue depth");
   } else if (summary.unanswered > 0) {
-    lines.push(`${counted(summary.unanswered, "request")} have no completion in the trace`);
+    lines.push(`Without completion in the trace: ${counted(summary.unanswered, "request")}`);
   }
   return lines;
 }
