@@ -10,7 +10,8 @@ import { type PlotFormat, plotTrace } from "../../lib/trace/plot/mod.ts";
 import type { TraceSource } from "../../lib/trace/source.ts";
 import { type AnyCommand, command, examples, oneOfOption } from "../command.ts";
 import type { CliIo } from "../io.ts";
-import { readProgress, tellNotes, TraceInput, writeNew } from "./files.ts";
+import { interruptible } from "../interrupt.ts";
+import { intoNewFile, readProgress, STANDARD, tellNotes, TraceInput } from "./files.ts";
 import { DEVICE_OPTION, FORCE_OPTION, FROM_OPTION } from "./options.ts";
 
 const FORMATS: readonly PlotFormat[] = ["svg", "html"];
@@ -33,15 +34,29 @@ function formatOf(out: string): PlotFormat {
   );
 }
 
-/** The same trace, until a signal stops it. */
-function stoppable(source: TraceSource, signal: AbortSignal): TraceSource {
+/** The same trace, which calls `see` after each batch. */
+function watched(source: TraceSource, see: () => void): TraceSource {
   const batches = async function* (): AsyncGenerator<readonly TraceEvent[], void> {
     for await (const batch of source.batches()) {
-      signal.throwIfAborted();
+      see();
       yield batch;
     }
   };
   return { info: source.info, notes: source.notes, batches };
+}
+
+/** Makes a file before the work is done that fills it: one that cannot be made costs no work. */
+async function writeText(path: string, text: () => Promise<string>): Promise<void> {
+  const file = await Deno.open(path, { write: true, createNew: true });
+  try {
+    const bytes = new TextEncoder().encode(await text());
+    for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
+  } catch (error) {
+    await Deno.remove(path);
+    throw error;
+  } finally {
+    file.close();
+  }
 }
 
 async function plot(io: CliIo, path: string, options: PlotCommandOptions): Promise<void> {
@@ -49,16 +64,22 @@ async function plot(io: CliIo, path: string, options: PlotCommandOptions): Promi
   const format = options.format ?? formatOf(out);
   const input = new TraceInput(io, path, { from, device });
   const source = await input.open();
-  const name = source.info.target === null && path !== "-" ? `Trace of ${basename(path)}` : null;
+  const name = source.info.target === null && path !== STANDARD
+    ? `Trace of ${basename(path)}`
+    : null;
   const title = options.title ?? name;
   const progress = readProgress(io, "read", [input]);
-  const picture = async function* (signal: AbortSignal): AsyncGenerator<Uint8Array, void> {
-    const trace = stoppable(progress.over(source), signal);
-    const text = await plotTrace(trace, { format, ...(title === null ? {} : { title }) });
-    yield new TextEncoder().encode(text);
-  };
   try {
-    await writeNew(io, "picture", out, force, picture);
+    await interruptible(io, "finish the picture", async (signal) => {
+      const trace = watched(source, () => {
+        progress.draw();
+        signal.throwIfAborted();
+      });
+      const text = (): Promise<string> =>
+        plotTrace(trace, { format, ...(title === null ? {} : { title }) });
+      if (out === STANDARD) io.out(await text());
+      else await intoNewFile(out, force, (target) => writeText(target, text));
+    });
   } finally {
     progress.clear();
   }

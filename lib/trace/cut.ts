@@ -6,7 +6,7 @@
  */
 import type { Operation } from "../block/request.ts";
 import type { SubmitEvent, TraceEvent, TraceInfo } from "./event.ts";
-import { PendingRequests } from "./pending.ts";
+import { Pending } from "./pending.ts";
 import type { TraceSource } from "./source.ts";
 
 /** What is taken of a trace. */
@@ -45,7 +45,7 @@ async function* parts(
 ): AsyncGenerator<readonly TraceEvent[], void> {
   const { fromUs = 0 } = cut;
   const { completes } = source.info;
-  const pending = new PendingRequests<true>();
+  const pending = new Pending<number, true>();
   for await (const batch of source.batches()) {
     const part: TraceEvent[] = [];
     for (const event of batch) {

@@ -41,6 +41,36 @@ export const CRASH_COPY_BYTES: number = 1 * MIB;
 export const CRASH_POINTS_MAX = 1_000_000;
 /** Characters of a check's output that are kept of a crash point that fails. */
 export const CRASH_OUTPUT_LENGTH_MAX = 4_096;
+/** Bytes of a trace from which its format is told. */
+export const DETECT_BYTES: number = 16 * KIB;
+/** Bytes of a trace that are read from a file at once. */
+export const READ_BYTES: number = 256 * KIB;
+/** Bytes of a window on a trace, if no record in it is longer. */
+export const WINDOW_BYTES: number = 256 * KIB;
+/** Events after which a batch of a foreign trace, or of traces that are merged, is closed. */
+export const BATCH_EVENTS = 8_192;
+/** Bytes of data in a batch after which it is closed. */
+export const BATCH_BYTES: number = 4 * MIB;
+/** Bytes of a line of a text trace at most. */
+export const LINE_BYTES_MAX: number = 4 * KIB;
+/** Fields of a line that are looked at; a line with more is wrong. */
+export const LINE_FIELDS_MAX = 16;
+/** Files or volumes that a trace may name. */
+export const NAMES_MAX = 65_536;
+/** Completions that wait for their place in a trace: with more, the earliest comes before its time. */
+export const COMPLETIONS_PENDING_MAX = 1_048_576;
+/** Records of a block layer trace that are put in the order of their times at once. */
+export const REORDER_RECORDS = 131_072;
+/** Devices of a block layer trace that are told apart; records of more are wrong. */
+export const TRACE_DEVICES_MAX = 128;
+/** Files of a block layer trace, one a CPU. */
+export const CPU_FILES_MAX = 4_096;
+/** Bytes of a request in formats whose readers allocate as much: longer ones are cut in pieces. */
+export const PIECE_BYTES_MAX: number = REQUEST_BYTES_MAX;
+/** Pieces that a request is cut into; longer ones are left out. */
+export const PIECES_MAX = 65_536;
+/** Bytes that a writer gathers before it gives them on. */
+export const OUTPUT_BYTES: number = 256 * KIB;
 /** Requests of a trace whose completion is awaited while it is looked at; older ones never ended. */
 export const PENDING_MAX = 262_144;
 /** Connections of a trace that are told apart. */
@@ -53,5 +83,3 @@ export const PLOT_TIME_BINS = 320;
 export const PLOT_OFFSET_BINS = 128;
 /** Characters of a title of a picture that are shown. */
 export const PLOT_TITLE_LENGTH_MAX = 72;
-/** Events of a batch of traces that are merged. */
-export const BATCH_MERGED_EVENTS = 4_096;

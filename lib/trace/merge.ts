@@ -5,8 +5,8 @@
  * @module
  */
 import type { TraceEvent, TraceInfo } from "./event.ts";
-import { BATCH_MERGED_EVENTS, CONNECTIONS_MAX } from "./limits.ts";
-import { PendingRequests } from "./pending.ts";
+import { BATCH_EVENTS, CONNECTIONS_MAX } from "./limits.ts";
+import { Pending } from "./pending.ts";
 import { TraceNotes, type TraceSource } from "./source.ts";
 import { TraceError } from "./trace_error.ts";
 
@@ -34,13 +34,13 @@ class Numbers {
 
 /** One of the traces, one event ahead. */
 class Strand {
-  /** The next event, with its time and numbers in the merged trace; null at the end. */
-  next: TraceEvent | null = null;
+  /** The time of the next event in the merged trace, µs; infinite at the end. */
+  nextUs = Number.POSITIVE_INFINITY;
   readonly #index: number;
   readonly #shiftUs: number;
   readonly #numbers: Numbers;
   readonly #batches: AsyncIterator<readonly TraceEvent[]>;
-  readonly #ids = new PendingRequests<number>();
+  readonly #ids = new Pending<number, number>();
   #batch: readonly TraceEvent[] = [];
   #at = 0;
 
@@ -51,23 +51,34 @@ class Strand {
     this.#batches = source.batches()[Symbol.asyncIterator]();
   }
 
-  /** Moves on as far as the batch goes; false if another one is needed: `more`. */
-  step(): boolean {
+  /** The next event as it is in the merged trace; null if another batch is needed: `more`. */
+  take(): TraceEvent | null {
     const event = this.#batch[this.#at];
-    if (event === undefined) return false;
+    if (event === undefined) return null;
     this.#at += 1;
-    this.next = this.#moved(event);
-    return true;
+    this.#look();
+    return this.#moved(event);
   }
 
+  /** True if nothing is known of the next event before another batch is read. */
+  get isEmpty(): boolean {
+    return this.#at === this.#batch.length;
+  }
+
+  /** Reads on to the next batch with something in it. */
   async more(): Promise<void> {
-    this.next = null;
-    while (!this.step()) {
+    while (this.isEmpty) {
       const { done, value } = await this.#batches.next();
       if (done === true) return;
       this.#batch = value;
       this.#at = 0;
+      this.#look();
     }
+  }
+
+  #look(): void {
+    const event = this.#batch[this.#at];
+    this.nextUs = event === undefined ? Number.POSITIVE_INFINITY : event.timeUs + this.#shiftUs;
   }
 
   async close(): Promise<void> {
@@ -129,12 +140,12 @@ async function* merged(
     for (const strand of strands) await strand.more();
     let batch: TraceEvent[] = [];
     for (let next = earliest(strands); next !== null; next = earliest(strands)) {
-      if (next.next !== null) batch.push(next.next);
-      if (batch.length >= BATCH_MERGED_EVENTS) {
-        yield batch;
-        batch = [];
-      }
-      if (!next.step()) await next.more();
+      const event = next.take();
+      if (event !== null) batch.push(event);
+      if (next.isEmpty) await next.more();
+      if (batch.length < BATCH_EVENTS) continue;
+      yield batch;
+      batch = [];
     }
     if (batch.length > 0) yield batch;
     for (const source of sources) notes.lost += source.notes.lost;
@@ -147,10 +158,7 @@ async function* merged(
 function earliest(strands: readonly Strand[]): Strand | null {
   let found: Strand | null = null;
   for (const strand of strands) {
-    if (strand.next === null) continue;
-    if (found === null || found.next === null || strand.next.timeUs < found.next.timeUs) {
-      found = strand;
-    }
+    if (strand.nextUs < (found?.nextUs ?? Number.POSITIVE_INFINITY)) found = strand;
   }
   return found;
 }

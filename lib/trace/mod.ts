@@ -3,6 +3,7 @@
  *
  * @module
  */
+export * from "./convert.ts";
 export * from "./crash_points.ts";
 export * from "./event.ts";
 export { formats } from "./formats/mod.ts";

@@ -6,7 +6,7 @@
  */
 import type { Operation } from "../block/request.ts";
 import type { CompleteEvent, SubmitEvent } from "./event.ts";
-import { PendingRequests } from "./pending.ts";
+import { Pending } from "./pending.ts";
 import type { TraceSource } from "./source.ts";
 
 /** What is remembered of a request until it is done. */
@@ -42,7 +42,7 @@ export async function followRequests(
   source: TraceSource,
   observers: readonly RequestObserver[],
 ): Promise<RequestCounts> {
-  const pending = new PendingRequests<Started>();
+  const pending = new Pending<number, Started>();
   const { completes } = source.info;
   let events = 0, untold = 0, unasked = 0;
   for await (const batch of source.batches()) {

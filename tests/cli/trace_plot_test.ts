@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { NO_INFO, type TraceEvent } from "../../lib/trace/event.ts";
 import { native } from "../../lib/trace/formats/native.ts";
+import { TraceNotes } from "../../lib/trace/source.ts";
 import { withTempDir } from "../support/tools.ts";
 import { parseXml } from "../support/xml.ts";
 import { CapturedIo, dmu } from "./captured_io.ts";
@@ -27,7 +28,7 @@ async function writeTraceFile(path: string, target: string | null): Promise<void
     yield events();
   };
   assert.ok(native.write !== undefined);
-  const pieces = await Array.fromAsync(native.write(info, batches()));
+  const pieces = await Array.fromAsync(native.write(info, batches(), new TraceNotes()));
   Deno.writeFileSync(path, new Uint8Array(await new Blob(pieces).arrayBuffer()));
 }
 
@@ -59,11 +60,10 @@ Deno.test("dmu trace plot takes the target's name for a title, and writes to a p
     const path = `${folder}/t`;
     await writeTraceFile(path, "vm7");
     const args = ["trace", "plot", path, "-o", "-", "--format", "svg"];
-    const io = new CapturedIo();
-    const { code } = await dmu(args, io);
+    const { code, stdout } = await dmu(args);
     assert.equal(code, 0);
     assert.match(
-      new TextDecoder().decode(io.output),
+      stdout,
       /^<svg[^]*<title>Trace of vm7<\/title>[^]*<\/svg>\n$/,
     );
   });
@@ -95,6 +95,24 @@ Deno.test("dmu trace plot refuses names that do not tell, files that are there, 
     const forced = await dmu(["trace", "plot", path, "-o", taken, "--force"]);
     assert.equal(forced.code, 0);
     assert.equal(parseXml(Deno.readTextFileSync(taken)).name, "svg");
+  });
+});
+
+Deno.test("dmu trace plot leaves no file behind when it is interrupted", async () => {
+  await withTempDir(async (folder) => {
+    const path = `${folder}/t`, out = `${folder}/t.svg`;
+    await writeTraceFile(path, "vm7");
+    const io = new CapturedIo({ errIsTerminal: true });
+    const err = io.err.bind(io);
+    // The first thing that is drawn is the progress of reading.
+    io.err = (text) => {
+      err(text);
+      io.signal();
+    };
+    const { code, stderr } = await dmu(["trace", "plot", path, "-o", out], io);
+    assert.equal(code, 1);
+    assert.match(stderr, /Cannot finish the picture: it was interrupted/);
+    assert.deepEqual([...Deno.readDirSync(folder)].map(({ name }) => name), ["t"]);
   });
 });
 
