@@ -24,7 +24,7 @@ import { startProgress } from "../progress.ts";
 import { printable } from "../safe_text.ts";
 
 /** What stands for standard input or output. */
-const STANDARD = "-";
+export const STANDARD = "-";
 
 /** How an input is read. */
 export interface InputOptions {
@@ -195,7 +195,11 @@ export async function writeTrace(
       const watched = { ...source, batches: () => tapped(source.batches(), see) };
       const written = out === STANDARD
         ? await writeStandard(io, watched, format, notes)
-        : await writeFile(watched, format, out, force, notes);
+        : await intoNewFile(
+          out,
+          force,
+          (target) => convertTrace(watched, format, target, notes),
+        );
       return { facts: { format: format.name, ...written }, notes };
     });
   } finally {
@@ -231,16 +235,18 @@ async function writeStandard(
   }
 }
 
-async function writeFile(
-  source: TraceSource,
-  format: TraceFormat,
+/**
+ * Lets `write` make a file, which must not be there, and put it in place: with `force` it takes the place
+ * of another one when it is finished. Throws BlockError, and what `write` throws.
+ */
+export async function intoNewFile<T>(
   path: string,
   force: boolean,
-  notes: TraceNotes,
-): Promise<Written> {
+  write: (target: string) => Promise<T>,
+): Promise<T> {
   const target = force ? `${path}.${Deno.pid}.part` : path;
   try {
-    const written = await convertTrace(source, format, target, notes);
+    const written = await write(target);
     if (force) await Deno.rename(target, path);
     return written;
   } catch (error) {

@@ -77,3 +77,9 @@ export const PENDING_MAX = 262_144;
 export const CONNECTIONS_MAX = 65_536;
 /** Bins of time in a summary; between half of them and all are in use. */
 export const SUMMARY_TIME_BINS = 128;
+/** Columns of a picture at most; between half of them and all are in use. */
+export const PLOT_TIME_BINS = 320;
+/** Rows of a heat map at most, likewise. */
+export const PLOT_OFFSET_BINS = 128;
+/** Characters of a title of a picture that are shown. */
+export const PLOT_TITLE_LENGTH_MAX = 72;

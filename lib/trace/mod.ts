@@ -13,6 +13,7 @@ export * as limits from "./limits.ts";
 export { BlockBuilder, encodeHeader } from "./native.ts";
 export { digestOf } from "./record.ts";
 export * from "./recorder.ts";
+export { type PlotFormat, type PlotOptions, plotTrace } from "./plot/mod.ts";
 export * from "./replay.ts";
 export * from "./replay_report.ts";
 export * from "./source.ts";
