@@ -74,7 +74,7 @@ export function replayCommand(io: CliIo): AnyCommand {
         ["Ten times as fast, on a target of the running daemon", "dmu replay t d --speed 10x"],
         [
           "Would ext4 survive a crash?",
-          "dmu replay t --crash-points flush --base fs.img --check 'e2fsck -fn {}'",
+          "dmu replay t --crash-points sample:200 --base fs.img --check './check.sh {}'",
         ],
       ]),
     )
