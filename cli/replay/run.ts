@@ -12,6 +12,7 @@ import type { TraceSource } from "../../lib/trace/source.ts";
 import { interruptible } from "../interrupt.ts";
 import type { CliIo } from "../io.ts";
 import { EXIT_FAILED, ExitCode, printJson } from "../output.ts";
+import { startProgress } from "../progress.ts";
 import { registryWith } from "../setup.ts";
 import { type InputOptions, readProgress, tellNotes, TraceInput } from "../trace/files.ts";
 import { printReplayReport } from "./report.ts";
@@ -27,6 +28,30 @@ export interface ReplayWish extends InputOptions {
   readonly control?: string | undefined;
   readonly backend?: readonly string[] | undefined;
   readonly json?: true | undefined;
+}
+
+/** How far a replay is: by the time of the trace where that tells, else by what is read of it. */
+function replayProgress(
+  io: CliIo,
+  input: TraceInput,
+  speed: number | "max",
+  rounds: number,
+): { readonly update: (timeUs: number) => void; readonly clear: () => void } {
+  const endUs = speed === "max" || !io.errIsTerminal ? null : input.endUs();
+  if (endUs === null) {
+    const { draw, clear } = readProgress(io, "replay", [input], rounds);
+    return { update: draw, clear };
+  }
+  const progress = startProgress(io, "replay", undefined, "ms");
+  const total = endUs / 1000;
+  let done = 0, last = 0;
+  const update = (timeUs: number): void => {
+    // A time that goes back is that of the next round.
+    if (timeUs < last && last > endUs / 2) done = Math.min(done + total, total * (rounds - 1));
+    last = timeUs;
+    progress.update(done + Math.max(0, timeUs / 1000), total * rounds);
+  };
+  return { update, clear: progress.clear };
 }
 
 /** Replays and prints the report. Throws ExitCode if it did not go as it was recorded. */
@@ -53,7 +78,7 @@ export async function runReplay(
     opened = true;
     return source;
   };
-  const progress = readProgress(io, "replay", [input], rounds);
+  const progress = replayProgress(io, input, speed, rounds);
   let report: ReplayReport;
   try {
     report = await interruptible(io, "finish the replay", (signal) =>
@@ -69,7 +94,7 @@ export async function runReplay(
           signal,
         },
         ...(depth === undefined ? {} : { depth }),
-        progress: progress.draw,
+        progress: progress.update,
       }));
   } finally {
     progress.clear();

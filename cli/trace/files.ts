@@ -6,6 +6,7 @@
  */
 import { BlockError, errnoText, toBlockError } from "../../lib/block/errors.ts";
 import { UsageError } from "../../lib/block/usage_error.ts";
+import { systemFiles } from "../../lib/sys/file.ts";
 import {
   convertTrace,
   encodeTrace,
@@ -16,6 +17,7 @@ import {
 } from "../../lib/trace/convert.ts";
 import type { TraceEvent } from "../../lib/trace/event.ts";
 import { native } from "../../lib/trace/formats/native.ts";
+import { nativeEndUs } from "../../lib/trace/native_end.ts";
 import { type TraceFormat, TraceNotes, type TraceSource } from "../../lib/trace/source.ts";
 import { interruptible } from "../interrupt.ts";
 import type { CliIo } from "../io.ts";
@@ -65,6 +67,18 @@ export class TraceInput {
   /** Bytes that were read so far, of all times that it was opened. */
   get bytesRead(): number {
     return this.#readBefore + this.#readNow();
+  }
+
+  /** When a native trace in a file ends, µs; null for others, which have to be read for that. */
+  endUs(): number | null {
+    if (this.bytes === null || this.format !== native.name) return null;
+    const options = { readOnly: true, direct: false, lock: false } as const;
+    const file = systemFiles.open(this.path, options);
+    try {
+      return nativeEndUs(file);
+    } finally {
+      file.close();
+    }
   }
 
   /** Opens the trace. Throws BlockError, UsageError, TraceError. */

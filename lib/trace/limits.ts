@@ -29,6 +29,8 @@ export const REPLAY_DEPTH_MAX = 65_536;
 export const REPLAY_PENDING_MAX = 131_072;
 /** Time in µs before a request is due that is spent in turns of the event loop: timers are that coarse. */
 export const REPLAY_SPIN_US = 2_000;
+/** Longest sleep of a replay between two looks at how far it is, in ms. */
+export const REPLAY_SLEEP_MS_MAX = 500;
 /** Time in µs between two turns of the event loop in a replay that never waits. */
 export const REPLAY_TURN_US = 30_000;
 /** Requests that ended otherwise than recorded and are told one by one. */

@@ -20,6 +20,7 @@ import {
   REPLAY_DEPTH,
   REPLAY_DEPTH_MAX,
   REPLAY_PENDING_MAX,
+  REPLAY_SLEEP_MS_MAX,
   REPLAY_SPIN_US,
   REPLAY_TURN_US,
 } from "./limits.ts";
@@ -58,7 +59,7 @@ export interface ReplayOptions {
   readonly gate?: Gate;
   /** Gives it up: the replay rejects with the signal's reason when nothing is in flight any more. */
   readonly signal?: AbortSignal;
-  /** Called now and then, with how far the replay is: time in the trace (µs) and requests done. */
+  /** Called now and then, with how far this round is: time in the trace (µs), requests of all rounds. */
   readonly progress?: (timeUs: number, requests: number) => void;
 }
 
@@ -293,12 +294,16 @@ class Replay {
   /** Waits until a time of the trace. Timers are coarse: the last bit is spent in turns of the loop. */
   async #due(timeUs: number): Promise<void> {
     if (this.#speed === 0) return;
-    const { clock, signal } = this.#options;
+    const { clock, signal, progress } = this.#options;
     const dueUs = this.#roundStartUs + timeUs / this.#speed;
     for (let leftUs = dueUs - clock.now(); leftUs > 0; leftUs = dueUs - clock.now()) {
       const sleep_ms = Math.floor((leftUs - REPLAY_SPIN_US) / 1000);
-      if (sleep_ms > 0) await clock.sleep(sleep_ms, signal);
-      else await turn();
+      if (sleep_ms <= 0) {
+        await turn();
+        continue;
+      }
+      progress?.(timeUs - leftUs * this.#speed, this.#tally.requests);
+      await clock.sleep(Math.min(sleep_ms, REPLAY_SLEEP_MS_MAX), signal);
     }
   }
 

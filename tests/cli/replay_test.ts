@@ -137,6 +137,15 @@ Deno.test("dmu replay reads standard input, once", async () => {
   assert.match(twice.stderr, /give a file/);
 });
 
+Deno.test("dmu replay shows how far it is by the time of the trace", () =>
+  withTrace(async ({ trace }) => {
+    const io = new CapturedIo({ errIsTerminal: true });
+    const { code, stderr } = await dmu(["replay", trace, "memory:", "--speed", "0.1x"], io);
+    assert.equal(code, 0);
+    assert.match(stderr, /\rreplay [█░]{20} +\d+% of 1 ms/);
+    assert.ok(stderr.endsWith("\r\x1b[K"), "the line is removed at the end");
+  }));
+
 Deno.test("dmu replay that is interrupted says so", () =>
   withTrace(async ({ trace }) => {
     const io = new CapturedIo();

@@ -1,14 +1,18 @@
 /**
- * Parts of traces, and several traces as one.
+ * Parts of traces, several traces as one, and where a trace ends.
  *
  * @module
  */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { type Cut, cutTrace } from "../../lib/trace/cut.ts";
 import type { TraceEvent } from "../../lib/trace/event.ts";
 import { mergeTraces } from "../../lib/trace/merge.ts";
+import { nativeEndUs } from "../../lib/trace/native_end.ts";
 import { eventsOf } from "../../lib/trace/source.ts";
-import { complete, INFO, submit, traceOf } from "../support/traces.ts";
+import { systemFiles } from "../../lib/sys/file.ts";
+import { withTempDir } from "../support/tools.ts";
+import { complete, INFO, submit, traceOf, writeNative } from "../support/traces.ts";
 
 const EVENTS: readonly TraceEvent[] = [
   submit(1, 0, "write", 0),
@@ -98,3 +102,24 @@ Deno.test("mergeTraces() tells of what its traces have lost", async () => {
   assert.equal((await Array.fromAsync(eventsOf(merged))).length, 1);
   assert.equal(merged.notes.lost, 7);
 });
+
+Deno.test("nativeEndUs() tells the time of the last whole block", () =>
+  withTempDir(async (folder) => {
+    const path = join(folder, "trace");
+    const events = Array.from({ length: 20_000 }, (_, at) => submit(at + 1, at * 10, "read"));
+    await writeNative(path, traceOf(events));
+    const endOf = (): number | null => {
+      const file = systemFiles.open(path, { readOnly: true, direct: false, lock: false });
+      try {
+        return nativeEndUs(file);
+      } finally {
+        file.close();
+      }
+    };
+    assert.equal(endOf(), 199_990);
+    await Deno.truncate(path, (await Deno.stat(path)).size - 1);
+    const before = endOf();
+    assert.ok(before !== null && before > 0 && before < 199_990, "a torn block does not count");
+    await Deno.writeTextFile(path, "something else");
+    assert.equal(endOf(), null);
+  }));
