@@ -14,7 +14,8 @@ export async function* durable(
 
 /** Replays the trace in the file `path` on what `spec` opens. */
 export async function replayDurably(path: string, spec: string): Promise<trace.ReplayReport> {
-  const log = { error() {}, warn() {}, info() {}, debug() {} };
+  const quiet = (): void => {};
+  const log = { error: quiet, warn: quiet, info: quiet, debug: quiet };
   const settings = { registry: defaultRegistry(), log, readOnly: false };
   await using target = await openDevice(parseSpec(spec), settings);
   return await trace.replay({

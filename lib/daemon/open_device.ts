@@ -28,9 +28,11 @@ export interface OpenDeviceOptions {
 
 /** An open device. */
 export interface OpenDevice extends AsyncDisposable {
+  /** The way to it. */
   readonly device: Device;
   /** The backend, for what it can do, and its management. */
   readonly opened: Opened;
+  /** What it was opened from. */
   readonly spec: Spec;
   /** Finishes what is in flight, flushes and closes. Throws BlockError if that fails; once. */
   close(): Promise<void>;
