@@ -85,7 +85,7 @@ export async function openTarget(
       } catch (error) {
         throw toBlockError(error);
       } finally {
-        await recorder?.[Symbol.asyncDispose]();
+        await endTrace(recorder, log);
         teardown.abort(new BlockError("ESHUTDOWN", `${config.name} is closed`));
       }
     },
@@ -109,6 +109,14 @@ async function recorderOf(
     await device[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+async function endTrace(recorder: Recorder | null, log: OpenContext["log"]): Promise<void> {
+  if (recorder === null) return;
+  await recorder[Symbol.asyncDispose]();
+  const { broken, path, counts: { events, lost } } = recorder;
+  // What is wrong was told by the recorder.
+  if (!broken && lost === 0) log.info(`The trace ${path} has ${events} events`);
 }
 
 /** One layer more. */

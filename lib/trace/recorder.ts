@@ -110,6 +110,11 @@ export class Recorder implements AsyncDisposable {
     this.#worker.postMessage(start);
   }
 
+  /** It could not be written to its end: the log has said why. */
+  get broken(): boolean {
+    return this.#failed;
+  }
+
   /** What was done so far. */
   get counts(): RecorderCounts {
     return { events: this.#events, lost: this.#producer.lost + this.#broken };
@@ -128,7 +133,6 @@ export class Recorder implements AsyncDisposable {
     this.#worker.terminate();
     const { events, lost } = this.counts;
     if (lost > 0) this.#log.warn(`The trace ${this.path} lacks ${lost} of ${events + lost} events`);
-    else if (!this.#failed) this.#log.info(`The trace ${this.path} has ${events} events`);
   }
 
   #hear(message: FromThread): void {
