@@ -126,12 +126,17 @@ export async function convertTrace(
   notes: TraceNotes,
   progress: (events: number) => void = () => {},
 ): Promise<Converted> {
-  let events = 0;
-  const chunks = encodeTrace(source, format, notes, (batch) => {
-    events += batch.length;
-    progress(events);
-  });
-  const file = Deno.openSync(path, { write: true, createNew: true });
+  let events = 0, file: Deno.FsFile, chunks: TraceBytes;
+  try {
+    chunks = encodeTrace(source, format, notes, (batch) => {
+      events += batch.length;
+      progress(events);
+    });
+    file = Deno.openSync(path, { write: true, createNew: true });
+  } catch (error) {
+    await giveUp(source);
+    throw error;
+  }
   try {
     const bytes = await writeChunks(file, chunks);
     return { events, bytes };
@@ -141,6 +146,13 @@ export async function convertTrace(
   } finally {
     file.close();
   }
+}
+
+/** Closes what a source that is not wanted reads from: its batches do that when they are left. */
+async function giveUp(source: TraceSource): Promise<void> {
+  const batches = source.batches()[Symbol.asyncIterator]();
+  await batches.next();
+  await batches.return?.();
 }
 
 async function writeChunks(

@@ -59,6 +59,10 @@ export const LINE_BYTES_MAX: number = 4 * KIB;
 export const LINE_FIELDS_MAX = 16;
 /** Files or volumes that a trace may name. */
 export const NAMES_MAX = 65_536;
+/** Bytes of a name of a file or volume in a trace. */
+export const NAME_BYTES_MAX = 512;
+/** Bytes of data of requests under way that a writer keeps until they are done. */
+export const PENDING_BYTES_MAX: number = 256 * MIB;
 /** Completions that wait for their place in a trace: with more, the earliest comes before its time. */
 export const COMPLETIONS_PENDING_MAX = 1_048_576;
 /** Records of a block layer trace that are put in the order of their times at once. */

@@ -30,18 +30,11 @@ export class Losses {
 }
 
 /**
- * Lengths in bytes of the pieces of a request, for formats whose readers take no longer ones; none
- * if it would be too many. A request of no length is one piece.
+ * How many pieces a request of `length` bytes is cut into for formats whose readers take no longer ones
+ * than `most`; 0 if it would be too many. All but the last are of `most` bytes. A request of no length
+ * is one piece.
  */
-export function* pieces(
-  length: number,
-  most: number = PIECE_BYTES_MAX,
-): Generator<{ readonly from: number; readonly bytes: number }, void> {
-  if (Math.ceil(length / most) > PIECES_MAX) return;
-  let from = 0;
-  do {
-    const bytes = Math.min(most, length - from);
-    yield { from, bytes };
-    from += bytes;
-  } while (from < length);
+export function pieceCount(length: number, most: number = PIECE_BYTES_MAX): number {
+  const count = Math.max(1, Math.ceil(length / most));
+  return count > PIECES_MAX ? 0 : count;
 }

@@ -6,7 +6,7 @@
 import type { ByteWindow } from "./byte_window.ts";
 import type { Decoder, DecoderParts } from "./decoder.ts";
 import type { TraceInfo } from "./event.ts";
-import { LINE_BYTES_MAX, LINE_FIELDS_MAX, NAMES_MAX } from "./limits.ts";
+import { LINE_BYTES_MAX, LINE_FIELDS_MAX, NAME_BYTES_MAX, NAMES_MAX } from "./limits.ts";
 
 const NEWLINE = 0x0a, RETURN = 0x0d, BLANK = 0x20, TAB = 0x09, POINT = 0x2e;
 const DIGIT_0 = 0x30;
@@ -156,20 +156,24 @@ export function wrongRange(offset: number, length: number): string | null {
   return offset + length > Number.MAX_SAFE_INTEGER ? "it ends after byte 2^53 - 1" : null;
 }
 
+/** What is wrong with a name that has no number. */
+export const WRONG_NAME =
+  `its name has more than ${NAME_BYTES_MAX} bytes, or is not of the first ${NAMES_MAX}`;
+
 /** Numbers names of files, volumes and the like, in the order in which they come, from 1. */
 export class NameNumbers {
   /** The names, decoded. */
   readonly names: string[] = [];
   readonly #byHash = new Map<number, { readonly bytes: Uint8Array; readonly number: number }[]>();
 
-  /** The number of a name; 0 if there are too many. */
+  /** The number of a name; 0 if it is too long, or one too many. */
   of(name: Uint8Array): number {
     const hash = hashOf(name);
     const found = this.#byHash.get(hash);
     if (found !== undefined) {
       for (const { bytes, number } of found) if (sameBytes(bytes, name)) return number;
     }
-    if (this.names.length >= NAMES_MAX) return 0;
+    if (this.names.length >= NAMES_MAX || name.length > NAME_BYTES_MAX) return 0;
     const number = this.names.push(new TextDecoder().decode(name));
     const entry = { bytes: name.slice(), number };
     if (found === undefined) this.#byHash.set(hash, [entry]);

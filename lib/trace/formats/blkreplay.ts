@@ -10,7 +10,8 @@
 import { type DecoderParts, decodeStream } from "../decoder.ts";
 import type { SubmitEvent, TraceEvent, TraceInfo } from "../event.ts";
 import { NO_LATENCY } from "../event_list.ts";
-import { Losses, pieces } from "../losses.ts";
+import { PIECE_BYTES_MAX } from "../limits.ts";
+import { Losses, pieceCount } from "../losses.ts";
 import type { PlainTraceBytes, TraceFormat, TraceNotes } from "../source.ts";
 import { Fields, LineDecoder, type LineParser, wrongNumber, wrongRange } from "../text.ts";
 import { TextOutput } from "../text_output.ts";
@@ -28,6 +29,7 @@ class Parser implements LineParser {
   #results = false;
   /** Lines that are no data, before the first that is: comments, if the columns follow. */
   #comments = 0;
+  #messages = 0;
   #begun = false;
 
   constructor(parts: DecoderParts) {
@@ -48,6 +50,11 @@ class Parser implements LineParser {
       return null;
     }
     this.#begun = true;
+    // Between its results blkreplay tells how it fares.
+    if (this.#results && fields.count === 1) {
+      this.#messages += 1;
+      return null;
+    }
     return this.#request();
   }
 
@@ -56,8 +63,10 @@ class Parser implements LineParser {
   }
 
   finish(): void {
+    const { notes } = this.#parts;
+    if (this.#messages > 0) notes.remarks.push(`${this.#messages} lines are messages of blkreplay`);
     if (this.#begun || this.#comments === 0) return;
-    this.#parts.notes.problem("line 1", "no line of it and of those that follow is of a load");
+    notes.problem("line 1", "no line of it and of those that follow is of a load");
   }
 
   #request(): string | null {
@@ -119,13 +128,12 @@ class Writer {
       this.#losses.count("were widened to sectors");
     }
     const time = seconds(event.timeUs), op = operation === "read" ? "R" : "W";
-    let written = false;
-    for (const { from, bytes } of pieces((last - first) * SECTOR_BYTES)) {
-      const sector = first + from / SECTOR_BYTES;
-      this.#output.add(`${time} ; ${sector} ; ${bytes / SECTOR_BYTES} ; ${op} ; 0.0 ; 0.0\n`);
-      written = true;
+    const most = PIECE_BYTES_MAX / SECTOR_BYTES, count = pieceCount(last - first, most);
+    if (count === 0) this.#losses.count("were left out: they are too long");
+    for (let from = first, left = count; left > 0; from += most, left -= 1) {
+      const sectors = Math.min(most, last - from);
+      this.#output.add(`${time} ; ${from} ; ${sectors} ; ${op} ; 0.0 ; 0.0\n`);
     }
-    if (!written) this.#losses.count("were left out: they are too long");
   }
 }
 

@@ -35,6 +35,8 @@ class BlktraceDecoder implements Decoder {
   readonly #pairs: BlktracePairs;
   readonly #record = new BlktraceRecord();
   readonly #devices = new Set<number>();
+  /** Devices of which it is settled whether requests begin when queued or when issued. */
+  readonly #decided = new Set<number>();
   #littleEndian: boolean | null = null;
   #version = 0;
   #inDamage = false;
@@ -78,6 +80,7 @@ class BlktraceDecoder implements Decoder {
       this.#pairs.completes = this.#completions > 0;
       this.#pairs.startNs = this.#wallMs === null ? null : this.#wallNs;
       this.#startedMs = this.#wallMs;
+      for (const device of this.#devices) this.#decided.add(device);
     }
     this.#begun = true;
     this.#order.arrange(end);
@@ -112,6 +115,7 @@ class BlktraceDecoder implements Decoder {
   /** Tells of bytes at the end of a stream that are no whole record. */
   #cutOff(window: ByteWindow): void {
     if (window.length === 0) return;
+    if (this.#littleEndian === null) throw new TraceError("it is cut off in its first record");
     const { position, length } = window;
     this.#parts.notes.remarks.push(
       `the trace is torn at byte ${position}: ${length} bytes were dropped`,
@@ -162,7 +166,7 @@ class BlktraceDecoder implements Decoder {
       }
       this.#devices.add(device);
     }
-    if (basic === ACTION.issue) this.#pairs.issuing.add(device);
+    if (basic === ACTION.issue && !this.#decided.has(device)) this.#pairs.issuing.add(device);
     if (basic === ACTION.complete) this.#completions += 1;
     this.#order.add(window, at);
   }

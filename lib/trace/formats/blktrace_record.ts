@@ -79,10 +79,14 @@ export class RecordOrder {
     return this.#count === REORDER_RECORDS;
   }
 
-  readonly #bytes = new Uint8Array(REORDER_RECORDS * RECORD_BYTES);
-  readonly #view = new DataView(this.#bytes.buffer);
   readonly #times = new Float64Array(REORDER_RECORDS);
-  #order: Uint32Array = new Uint32Array(0);
+  readonly #sectors = new Float64Array(REORDER_RECORDS);
+  readonly #lengths = new Uint32Array(REORDER_RECORDS);
+  readonly #actions = new Uint32Array(REORDER_RECORDS);
+  readonly #pids = new Uint32Array(REORDER_RECORDS);
+  readonly #devices = new Uint32Array(REORDER_RECORDS);
+  readonly #errors = new Uint16Array(REORDER_RECORDS);
+  readonly #order = new Uint32Array(REORDER_RECORDS);
   #count = 0;
   #taken = 0;
   #until = 0;
@@ -109,24 +113,33 @@ export class RecordOrder {
   }
 
   /** Adds the record at `at` of a window. There must be room. */
-  add(window: ByteWindow, at: number): void {
-    const to = this.#count * RECORD_BYTES;
-    this.#bytes.set(window.bytes.subarray(at, at + RECORD_BYTES), to);
-    this.#times[this.#count] = this.nsAt(window.view, at + 8);
+  add({ view }: ByteWindow, at: number): void {
+    const to = this.#count, little = this.#littleEndian;
+    const high = view.getUint32(little ? at + 20 : at + 16, little);
+    const low = view.getUint32(little ? at + 16 : at + 20, little);
+    this.#times[to] = this.nsAt(view, at + 8);
+    this.#sectors[to] = high * 2 ** 32 + low;
+    this.#lengths[to] = view.getUint32(at + 24, little);
+    this.#actions[to] = view.getUint32(at + 28, little);
+    this.#pids[to] = view.getUint32(at + 32, little);
+    this.#devices[to] = view.getUint32(at + 36, little);
+    this.#errors[to] = Math.abs(view.getInt16(at + 44, little));
     this.#count += 1;
   }
 
   /** Makes the earlier half ready to be taken; all of them at the end. */
   arrange(end: boolean): void {
-    const count = this.#count;
-    this.#order = Uint32Array.from({ length: count }, (_, index) => index);
+    const count = this.#count, order = this.#order, times = this.#times;
+    let sorted = true;
+    for (let at = 0; at < count; at += 1) {
+      order[at] = at;
+      if (at > 0 && (times[at] ?? 0) < (times[at - 1] ?? 0)) sorted = false;
+    }
+    if (!sorted) {
+      order.subarray(0, count).sort((a, b) => (times[a] ?? 0) - (times[b] ?? 0) || a - b);
+    }
     this.#taken = 0;
     this.#until = end ? count : count >> 1;
-    for (let at = 1; at < count; at += 1) {
-      if ((this.#times[at] ?? 0) >= (this.#times[at - 1] ?? 0)) continue;
-      this.#order.sort((a, b) => (this.#times[a] ?? 0) - (this.#times[b] ?? 0) || a - b);
-      return;
-    }
   }
 
   /** Takes the next record of those that are ready; false if there is none. */
@@ -135,38 +148,35 @@ export class RecordOrder {
       this.#compact();
       return false;
     }
-    const index = this.#order[this.#taken] ?? 0;
+    const index = this.#order[this.#taken] ?? 0, action = this.#actions[index] ?? 0;
     this.#taken += 1;
-    this.#read(record, index);
+    record.timeNs = this.#times[index] ?? 0;
+    record.sector = this.#sectors[index] ?? 0;
+    record.bytes = this.#lengths[index] ?? 0;
+    record.action = action & 0xff_ff & ~ACTION_CGROUP;
+    record.categories = action >>> 16;
+    record.pid = this.#pids[index] ?? 0;
+    record.device = this.#devices[index] ?? 0;
+    record.error = this.#errors[index] ?? 0;
     return true;
   }
 
-  /** Drops what was taken, and keeps the rest. */
+  /** Drops what was taken, and keeps the rest in its order. */
   #compact(): void {
     if (this.#until === 0) return;
-    const left = this.#order.subarray(this.#until).toSorted();
+    const left = this.#order.subarray(this.#until, this.#count).sort();
     left.forEach((from, to) => {
-      this.#bytes.copyWithin(to * RECORD_BYTES, from * RECORD_BYTES, (from + 1) * RECORD_BYTES);
       this.#times[to] = this.#times[from] ?? 0;
+      this.#sectors[to] = this.#sectors[from] ?? 0;
+      this.#lengths[to] = this.#lengths[from] ?? 0;
+      this.#actions[to] = this.#actions[from] ?? 0;
+      this.#pids[to] = this.#pids[from] ?? 0;
+      this.#devices[to] = this.#devices[from] ?? 0;
+      this.#errors[to] = this.#errors[from] ?? 0;
     });
     this.#count = left.length;
     this.#taken = 0;
     this.#until = 0;
-  }
-
-  #read(record: BlktraceRecord, index: number): void {
-    const view = this.#view, at = index * RECORD_BYTES, little = this.#littleEndian;
-    const high = view.getUint32(little ? at + 20 : at + 16, little);
-    const low = view.getUint32(little ? at + 16 : at + 20, little);
-    const action = view.getUint32(at + 28, little);
-    record.timeNs = this.#times[index] ?? 0;
-    record.sector = high * 2 ** 32 + low;
-    record.bytes = view.getUint32(at + 24, little);
-    record.action = action & 0xff_ff & ~ACTION_CGROUP;
-    record.categories = action >>> 16;
-    record.pid = view.getUint32(at + 32, little);
-    record.device = view.getUint32(at + 36, little);
-    record.error = Math.abs(view.getInt16(at + 44, little));
   }
 }
 

@@ -9,7 +9,7 @@ import { FLAG_FUA, type Operation } from "../../block/request.ts";
 import { BinaryOutput } from "../binary_output.ts";
 import type { CompleteEvent, SubmitEvent, TraceEvent, TraceInfo } from "../event.ts";
 import { NAMES_MAX } from "../limits.ts";
-import { Losses, pieces } from "../losses.ts";
+import { Losses, pieceCount } from "../losses.ts";
 import { Pending } from "../pending.ts";
 import type { PlainTraceBytes, TraceNotes } from "../source.ts";
 import { ACTION, CATEGORY, MAGIC, NOTIFY_TIMESTAMP, RECORD_BYTES } from "./blktrace_record.ts";
@@ -76,10 +76,7 @@ export class BlktraceWriter {
       this.#losses.count("lost their data or digest");
     }
     if (offset % SECTOR_BYTES !== 0) this.#losses.count("were moved to the beginning of a sector");
-    const parts: Piece[] = [];
-    for (const { from, bytes } of pieces(operation === "flush" ? 0 : length, LENGTH_MAX)) {
-      parts.push({ sector: Math.floor((offset + from) / SECTOR_BYTES), bytes });
-    }
+    const parts = this.#pieces(offset, operation === "flush" ? 0 : length);
     if (parts.length === 0) return this.#losses.count("were left out: they are too long");
     this.#name(connection, timeUs);
     const fua = (event.flags & FLAG_FUA) === 0 ? 0 : CATEGORY.fua;
@@ -89,6 +86,16 @@ export class BlktraceWriter {
       this.#record(timeUs, ACTION.issue, CATEGORY.issue, pending, part, null);
     }
     if (this.#info.completes) this.#pending.add(event.id, pending);
+  }
+
+  #pieces(offset: number, length: number): Piece[] {
+    const first = Math.floor(offset / SECTOR_BYTES);
+    if (length <= LENGTH_MAX) return [{ sector: first, bytes: length }];
+    const sectors = LENGTH_MAX / SECTOR_BYTES;
+    return Array.from({ length: pieceCount(length, LENGTH_MAX) }, (_, index): Piece => {
+      const bytes = Math.min(LENGTH_MAX, length - index * LENGTH_MAX);
+      return { sector: first + index * sectors, bytes };
+    });
   }
 
   #complete(event: CompleteEvent): void {

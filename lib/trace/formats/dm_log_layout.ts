@@ -29,6 +29,11 @@ export function isSuper(bytes: Uint8Array): boolean {
     view.getUint32(4, true) === SUPER_MAGIC.high;
 }
 
+/** True if bytes begin with the magic number as a machine of the other byte order would write it. */
+export function isSwappedSuper(bytes: Uint8Array): boolean {
+  return bytes.length >= 8 && isSuper(bytes.slice(0, 8).reverse());
+}
+
 /** 64 bits, little endian, as a number: not exact above 2^53. */
 export function u64At(view: DataView, at: number): number {
   return view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);

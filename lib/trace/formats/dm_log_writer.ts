@@ -8,7 +8,8 @@
 import { FLAG_FUA } from "../../block/request.ts";
 import { BinaryOutput } from "../binary_output.ts";
 import type { SubmitEvent, TraceEvent, TraceInfo } from "../event.ts";
-import { Losses, pieces } from "../losses.ts";
+import { PENDING_BYTES_MAX } from "../limits.ts";
+import { Losses, pieceCount } from "../losses.ts";
 import { Pending } from "../pending.ts";
 import type { TraceBytes, TraceNotes } from "../source.ts";
 import { TraceError } from "../trace_error.ts";
@@ -24,6 +25,7 @@ export class DmLogWriter {
   readonly #output = new BinaryOutput();
   readonly #losses = new Losses();
   readonly #pending = new Pending<number, SubmitEvent>();
+  #bytes = 0;
   #entries = 0;
 
   /** `info` tells whether completions follow. */
@@ -55,9 +57,12 @@ export class DmLogWriter {
       if (!this.#keeps(event)) return null;
       if (!this.#completes) return event;
       this.#pending.add(event.id, event);
-      return null;
+      this.#bytes += event.payload?.length ?? 0;
+      if (this.#bytes <= PENDING_BYTES_MAX) return null;
+      throw new TraceError(`more than ${PENDING_BYTES_MAX} bytes of data are under way`);
     }
     const found = this.#pending.take(event.id);
+    this.#bytes -= found?.payload?.length ?? 0;
     if (found === null || event.errno === null) return found;
     this.#losses.count("were left out: they failed");
     return null;
@@ -99,14 +104,14 @@ export class DmLogWriter {
   }
 
   *#zero(offset: number, length: number, fua: number): Generator<Uint8Array<ArrayBuffer>, void> {
-    let written = false;
-    for (const { from, bytes } of pieces(length, ZERO_BYTES)) {
+    const count = pieceCount(length, ZERO_BYTES);
+    if (count === 0) this.#losses.count("that zero were left out: they are too long");
+    for (let from = 0, left = count; left > 0; from += ZERO_BYTES, left -= 1) {
+      const bytes = Math.min(ZERO_BYTES, length - from);
       this.#entry(offset + from, bytes, fua);
       this.#output.room(bytes);
       if (this.#output.full) yield this.#output.take();
-      written = true;
     }
-    if (!written) this.#losses.count("that zero were left out: they are too long");
   }
 
   #entry(offset: number, length: number, flags: number): void {

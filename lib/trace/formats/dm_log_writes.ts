@@ -25,6 +25,7 @@ import {
   ENTRY_BYTES,
   FLAG,
   isSuper,
+  isSwappedSuper,
   MARKS_TOLD_MAX,
   SECTOR_BYTES_MAX,
   SECTOR_BYTES_MIN,
@@ -94,6 +95,9 @@ class DmLogDecoder implements Decoder {
   #super(window: ByteWindow): boolean {
     if (window.length < SUPER_BYTES) return false;
     const { view, at, bytes } = window;
+    if (isSwappedSuper(bytes.subarray(at, window.end))) {
+      throw new TraceError("it is a big-endian log of dm-log-writes: they are little endian");
+    }
     if (!isSuper(bytes.subarray(at, window.end))) {
       throw new TraceError("it does not begin with the super block of dm-log-writes");
     }
@@ -169,7 +173,7 @@ export const dmLogWrites: TraceFormat = {
   name: "dm-log-writes",
   summary: "log device of the kernel's dm-log-writes: changes and their data; no times",
   endings: [".logwrites"],
-  detect: isSuper,
+  detect: (head) => isSuper(head) || isSwappedSuper(head),
   read: (input) => decodeStream(input, (parts) => new DmLogDecoder(parts)),
   write: (info, batches, notes) => new DmLogWriter(info).write(batches, notes),
 };

@@ -14,8 +14,8 @@ import type { Operation } from "../../block/request.ts";
 import { type DecoderParts, decodeStream } from "../decoder.ts";
 import type { SubmitEvent, TraceEvent, TraceInfo } from "../event.ts";
 import { NO_LATENCY } from "../event_list.ts";
-import { NAMES_MAX } from "../limits.ts";
-import { Losses, pieces } from "../losses.ts";
+import { PIECE_BYTES_MAX } from "../limits.ts";
+import { Losses, pieceCount } from "../losses.ts";
 import type { PlainTraceBytes, TraceFormat, TraceNotes } from "../source.ts";
 import {
   Fields,
@@ -23,6 +23,7 @@ import {
   LineDecoder,
   type LineParser,
   NameNumbers,
+  WRONG_NAME,
   wrongNumber,
   wrongRange,
 } from "../text.ts";
@@ -77,7 +78,7 @@ class Parser implements LineParser {
     if (wrong !== null) return wrong;
     const known = this.#files.names.length;
     const file = this.#files.of(fields.raw(before));
-    if (file === 0) return `there are more than ${NAMES_MAX} files`;
+    if (file === 0) return WRONG_NAME;
     if (file > known) this.#unknown += 1;
     if (this.#device !== undefined && this.#files.names[file - 1] !== this.#device) return null;
     if (operation !== "flush") {
@@ -121,7 +122,7 @@ class Parser implements LineParser {
       return `there is no action of files "${fields.text(before + 1).slice(0, 20)}"`;
     }
     const file = add ? this.#files.of(fields.raw(before)) : 1;
-    return file === 0 ? `there are more than ${NAMES_MAX} files` : null;
+    return file === 0 ? WRONG_NAME : null;
   }
 
   #wait(): string | null {
@@ -179,12 +180,13 @@ class Writer {
     this.#lastUs = Math.max(this.#lastUs, Math.round(event.timeUs));
     const name = this.#open.get(event.connection) ?? this.#opened(event.connection);
     const start = `${this.#time()}${name} ${action} `;
-    let written = false;
-    for (const { from, bytes } of pieces(action === "sync" ? 0 : length)) {
+    if (action === "sync") return this.#output.add(`${start}0 0\n`);
+    const count = pieceCount(length);
+    if (count === 0) this.#losses.count("were left out: they are too long");
+    for (let from = 0, left = count; left > 0; from += PIECE_BYTES_MAX, left -= 1) {
+      const bytes = Math.min(PIECE_BYTES_MAX, length - from);
       this.#output.add(`${start}${event.offset + from} ${bytes}\n`);
-      written = true;
     }
-    if (!written) this.#losses.count("were left out: they are too long");
   }
 
   #action(operation: Operation): string | null {
@@ -223,28 +225,30 @@ class Writer {
   }
 }
 
+/** `begins` is what the first line is. */
 function iolog(
   version: 2 | 3,
+  begins: RegExp,
   rest: Pick<TraceFormat, "name" | "summary" | "endings">,
 ): TraceFormat {
   return {
     ...rest,
-    detect: (head) => firstLines(head)[0]?.startsWith(`fio version ${version} iolog`) === true,
+    detect: (head) => begins.test(firstLines(head)[0] ?? ""),
     read: (input, options = {}) =>
       decodeStream(input, (parts) => new LineDecoder(new Parser(parts, options.device), parts)),
     write: (info, batches, notes) => new Writer(version, info.target).write(batches, notes),
   };
 }
 
-/** The iolog of fio, version 3. */
-export const fio: TraceFormat = iolog(3, {
+/** The iolog of fio, version 3; of others it says that it does not know them. */
+export const fio: TraceFormat = iolog(3, /^fio version (?!2 )\d+ iolog/, {
   name: "fio",
   summary: "iolog of fio, version 3, with times",
   endings: [".iolog"],
 });
 
 /** The iolog of fio, version 2: without times, as fio itself wrote it. */
-export const fio2: TraceFormat = iolog(2, {
+export const fio2: TraceFormat = iolog(2, /^fio version 2 iolog/, {
   name: "fio2",
   summary: "iolog of fio, version 2, for fio before 3.31; written without times",
   endings: [],

@@ -8,7 +8,7 @@
  */
 import { type DecoderParts, decodeStream } from "../decoder.ts";
 import type { TraceInfo } from "../event.ts";
-import { NAMES_MAX } from "../limits.ts";
+import { NAME_BYTES_MAX } from "../limits.ts";
 import type { ReadOptions, TraceFormat } from "../source.ts";
 import {
   Fields,
@@ -16,6 +16,7 @@ import {
   LineDecoder,
   type LineParser,
   NameNumbers,
+  WRONG_NAME,
   wrongNumber,
   wrongRange,
 } from "../text.ts";
@@ -30,7 +31,7 @@ const SECONDS_TO_1970 = 11_644_473_600;
 class Parser implements LineParser {
   readonly #fields = new Fields();
   readonly #volumes = new NameNumbers();
-  readonly #volume = new Uint8Array(256);
+  readonly #volume = new Uint8Array(NAME_BYTES_MAX);
   readonly #device: string | undefined;
   readonly #parts: DecoderParts;
   #seconds = -1;
@@ -55,7 +56,7 @@ class Parser implements LineParser {
     if (wrong !== null) return wrong;
     if (response < 0) return wrongNumber("response time", response);
     const volume = this.#volumeNumber();
-    if (volume === 0) return `there are more than ${NAMES_MAX} volumes`;
+    if (volume === 0) return WRONG_NAME;
     if (this.#device !== undefined && this.#volumes.names[volume - 1] !== this.#device) return null;
     if (this.#seconds < 0) {
       this.#seconds = seconds;

@@ -20,7 +20,7 @@ import type { ByteWindow } from "../byte_window.ts";
 import { type Decoder, type DecoderParts, decodeStream } from "../decoder.ts";
 import type { CompleteEvent, SubmitEvent, TraceEvent, TraceInfo } from "../event.ts";
 import { NO_LATENCY } from "../event_list.ts";
-import { Losses, pieces } from "../losses.ts";
+import { Losses, pieceCount } from "../losses.ts";
 import { Pending } from "../pending.ts";
 import type { PlainTraceBytes, TraceFormat, TraceNotes } from "../source.ts";
 import { TraceError } from "../trace_error.ts";
@@ -199,7 +199,13 @@ class NbdLogDecoder implements Decoder {
   /** Goes on behind bytes that are no record, at the next that begins as one. */
   #damage(window: ByteWindow): boolean {
     const { view, position, end } = window;
-    if (this.#records === 0) throw new TraceError("it does not begin with a record of nbd-server");
+    if (this.#records === 0) {
+      throw new TraceError(
+        isMagic(view.getUint32(window.at, true))
+          ? "it is a little-endian log of nbd-server: they are in network byte order"
+          : "it does not begin with a record of nbd-server",
+      );
+    }
     if (!this.#inDamage) this.#parts.notes.problem(`byte ${position}`, "there is no record");
     this.#inDamage = true;
     for (window.at += 1; window.at + MAGIC_BYTES <= end; window.at += 1) {
@@ -259,12 +265,11 @@ class Writer {
       this.#setDataLog(!this.#dataLog);
     }
     if (length > LENGTH_MAX) this.#losses.count("were cut in pieces: the first alone has a reply");
-    let first = true;
-    for (const { from, bytes } of pieces(length, LENGTH_MAX)) {
-      this.#request(event, first ? event.id : 0, from, bytes);
-      first = false;
+    const count = pieceCount(length, LENGTH_MAX);
+    if (count === 0) this.#losses.count("were left out: they are too long");
+    for (let from = 0, left = count; left > 0; from += LENGTH_MAX, left -= 1) {
+      this.#request(event, from === 0 ? event.id : 0, from, Math.min(LENGTH_MAX, length - from));
     }
-    if (first) this.#losses.count("were left out: they are too long");
     if (payload !== null && operation === "write") this.#output.add(payload);
   }
 
@@ -310,7 +315,8 @@ export const nbdLog: TraceFormat = {
   endings: [".nbdlog"],
   detect(head): boolean {
     if (head.length < MAGIC_BYTES) return false;
-    return isMagic(new DataView(head.buffer, head.byteOffset).getUint32(0));
+    const view = new DataView(head.buffer, head.byteOffset, MAGIC_BYTES);
+    return isMagic(view.getUint32(0)) || isMagic(view.getUint32(0, true));
   },
   read: (input) => decodeStream(input, (parts) => new NbdLogDecoder(parts)),
   write: (_info, batches, notes) => new Writer().write(batches, notes),
