@@ -340,10 +340,14 @@ interface MapRow {
   readonly data: boolean;
 }
 
-/** Which bytes are data, and which are zero: neighbours that are the same put together. */
+/**
+ * Which bytes are data, and which are zero: neighbours that are the same put together. Zeroes that have
+ * clusters are allocated for us, and no data for qemu-img: there are no data among zeroes here.
+ */
 function merged(rows: readonly MapRow[]): MapRow[] {
   const all: MapRow[] = [];
-  for (const { start, length, zero, data } of rows) {
+  for (const { start, length, zero, data: told } of rows) {
+    const data = told && !zero;
     const last = all.at(-1);
     if (last !== undefined && last.zero === zero && last.data === data) {
       all[all.length - 1] = { ...last, length: last.length + length };

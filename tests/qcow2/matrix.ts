@@ -250,7 +250,7 @@ export async function readTheirs(folder: string, row: Row, seed: number): Promis
 
 /** What of a map extents tell as well: where zeroes begin and end. */
 function zeroesOf(runs: readonly MapRun[]): MapRun[] {
-  return joinRuns(runs.map((run) => ({ ...run, depth: 0, data: !run.zero })));
+  return joinRuns(runs.map((run) => ({ ...run, depth: 0, present: true, data: !run.zero })));
 }
 
 /** The extents of a disk, in the same form. */
@@ -261,7 +261,7 @@ async function zeroRuns(device: Device): Promise<MapRun[]> {
     const request = makeRequest("extents", at, size - at);
     await device.submit(request);
     for (const { length, zero } of request.extents ?? []) {
-      runs.push({ start: at, length, depth: 0, zero, data: !zero });
+      runs.push({ start: at, length, depth: 0, present: true, zero, data: !zero });
       at += length;
     }
   }

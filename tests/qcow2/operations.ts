@@ -21,7 +21,8 @@ export type Operation =
     readonly unmap: boolean;
   }
   | { readonly kind: "discard"; readonly offset: number; readonly length: number }
-  | { readonly kind: "flush" | "reopen" }
+  /** Committing writes what the image has into its backing file. */
+  | { readonly kind: "flush" | "reopen" | "commit" }
   | { readonly kind: "snapshot" | "apply" | "delete"; readonly name: string }
   | { readonly kind: "resize"; readonly size: number };
 
@@ -35,8 +36,13 @@ export interface DiskShape {
   readonly snapshots: boolean;
   /** The size can change. */
   readonly resize: boolean;
-  /** Zeroes are written with leave to unmap only: without it we reserve storage and QEMU does not. */
+  /**
+   * Zeroes are written with leave to unmap only: without it storage has to stay reserved, for which
+   * version 2 has no other way than data, and QEMU unmaps all the same.
+   */
   readonly unmapsOnly?: boolean;
+  /** What the image holds can be committed into its backing file. */
+  readonly commits?: boolean;
   /** Whole units of so many bytes that are discarded read as zeroes; 0 if discarding does nothing. */
   readonly discardUnit: number;
 }
@@ -56,6 +62,7 @@ export function operationText(operation: Operation): string {
       return `discard ${operation.offset} ${operation.length}`;
     case "flush":
     case "reopen":
+    case "commit":
       return operation.kind;
     case "resize":
       return `resize --shrink ${operation.size}`;
@@ -87,6 +94,8 @@ export class DiskModel {
       return operation.offset + operation.length <= this.content.length;
     }
     if (kind === "apply" || kind === "delete") return this.#snapshots.has(operation.name);
+    // What a snapshot reads as from the backing file would change with it.
+    if (kind === "commit") return this.#snapshots.size === 0;
     return kind !== "snapshot" || !this.#snapshots.has(operation.name);
   }
 
@@ -119,6 +128,7 @@ export class DiskModel {
       }
       case "flush":
       case "reopen":
+      case "commit":
         break;
     }
   }
@@ -142,7 +152,20 @@ function randomRange(random: SeededRandom, size: number, cluster: number): [numb
   return [first * unit, Math.min(size, count * unit)];
 }
 
-function randomSize(random: SeededRandom, { size, cluster }: DiskShape): number {
+/**
+ * A new size. A smaller one is of whole clusters: QEMU leaves what is in the rest of the last one, and
+ * has it there again when the disk grows.
+ */
+function randomSize(
+  random: SeededRandom,
+  { content }: DiskModel,
+  { size, cluster }: DiskShape,
+): number {
+  const wanted = anySize(random, size, cluster);
+  return wanted > content.length ? wanted : Math.ceil(wanted / cluster) * cluster;
+}
+
+function anySize(random: SeededRandom, size: number, cluster: number): number {
   const unit = random.pick([SECTOR_BYTES, cluster]);
   const least = Math.ceil(size / 2 / unit);
   return (least + random.below(Math.ceil(size / unit))) * unit;
@@ -152,14 +175,17 @@ function randomIo(random: SeededRandom, model: DiskModel, shape: DiskShape): Ope
   const [offset, length] = randomRange(random, model.content.length, shape.cluster);
   const turn = random.below(10);
   if (turn < 6) return { kind: "write", offset, length, byte: 1 + random.below(255) };
-  const unmap = shape.unmapsOnly === true || random.oneIn(2);
+  const unmap = random.oneIn(2) || shape.unmapsOnly === true;
   if (turn < 8) return { kind: "zero", offset, length, unmap };
   return { kind: "discard", offset, length };
 }
 
 function randomStructural(random: SeededRandom, model: DiskModel, shape: DiskShape): Operation {
   const { snapshots } = model;
-  if (shape.resize && random.oneIn(3)) return { kind: "resize", size: randomSize(random, shape) };
+  if (shape.resize && random.oneIn(3)) {
+    return { kind: "resize", size: randomSize(random, model, shape) };
+  }
+  if (shape.commits === true && random.oneIn(4)) return { kind: "commit" };
   if (!shape.snapshots || random.oneIn(3)) return { kind: "reopen" };
   if (snapshots.length > 0 && random.oneIn(2)) {
     return { kind: random.pick(["apply", "delete"] as const), name: random.pick(snapshots) };

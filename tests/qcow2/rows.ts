@@ -32,14 +32,14 @@ export const TWINS: readonly Twins[] = [
   {
     name: "small clusters over a raw file",
     format: "qcow2",
-    shape: shape(1 * MIB, 512),
+    shape: shape(1 * MIB, 512, { commits: true }),
     options: { cluster_size: 512, refcount_bits: 64 },
     backing: "raw",
   },
   {
     name: "narrow refcounts over an image",
     format: "qcow2",
-    shape: shape(2 * MIB, 4 * KIB, { snapshots: false }),
+    shape: shape(2 * MIB, 4 * KIB, { snapshots: false, commits: true }),
     options: { cluster_size: 4 * KIB, refcount_bits: 1 },
     backing: "qcow2",
   },
@@ -52,7 +52,7 @@ export const TWINS: readonly Twins[] = [
   {
     name: "version 2 over an image",
     format: "qcow2",
-    shape: shape(2 * MIB, 4 * KIB, { resize: false, discardUnit: 0 }),
+    shape: shape(2 * MIB, 4 * KIB, { resize: false, discardUnit: 0, commits: true }),
     options: { cluster_size: 4 * KIB, compat: "0.10" },
     backing: "qcow2",
   },
@@ -63,6 +63,12 @@ export const TWINS: readonly Twins[] = [
     options: { data_file: "of its own" },
   },
   {
+    name: "raw data file",
+    format: "qcow2",
+    shape: shape(2 * MIB, 64 * KIB, { snapshots: false }),
+    options: { data_file: "of its own", data_file_raw: "on" },
+  },
+  {
     name: "lazy refcounts",
     format: "qcow2",
     shape: shape(2 * MIB, 4 * KIB),
@@ -71,7 +77,7 @@ export const TWINS: readonly Twins[] = [
   {
     name: "subclusters over an image",
     format: "qcow2",
-    shape: shape(2 * MIB, 16 * KIB, { unmapsOnly: true }),
+    shape: shape(2 * MIB, 16 * KIB, { commits: true }),
     options: { cluster_size: 16 * KIB, extended_l2: "on" },
     backing: "qcow2",
   },

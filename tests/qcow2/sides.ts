@@ -129,6 +129,13 @@ export async function applyTo({ device, opened }: OurImage, operation: Operation
     case "flush":
       await device.submit(makeRequest("flush"));
       break;
+    case "commit":
+      assert.ok(management.commit !== undefined);
+      await management.commit(() => {});
+      break;
+    case "resize":
+      await opened.backend.resize?.(operation.size);
+      break;
     case "snapshot":
       assert.ok(management.createSnapshot !== undefined);
       await management.createSnapshot(operation.name);
@@ -207,6 +214,10 @@ export class QemuSide implements Side {
           this.path,
           `${operation.size}`,
         );
+        return;
+      case "commit":
+        await this.close();
+        await qemuImg("commit", "-q", "-f", this.#format, this.path);
         return;
       case "snapshot":
       case "apply":

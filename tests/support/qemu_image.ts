@@ -12,8 +12,16 @@ export interface MapRun {
   readonly start: number;
   readonly length: number;
   readonly depth: number;
+  /** The chain has something for it. */
+  readonly present: boolean;
   readonly zero: boolean;
   readonly data: boolean;
+}
+
+/** The same as it is printed, entry by entry. */
+export interface MapLine extends MapRun {
+  /** Where it lies in the file. */
+  readonly offset?: number | undefined;
 }
 
 /** What `qemu-img check` finds. */
@@ -74,35 +82,44 @@ function numberOf(record: Readonly<Record<string, unknown>>, name: string): numb
  */
 export function joinRuns(runs: Iterable<MapRun>): MapRun[] {
   const joined: MapRun[] = [];
-  for (const { start, length, depth, zero: readsAsZero, data } of runs) {
+  for (const { start, length, depth, present, zero: readsAsZero, data } of runs) {
     const zero = readsAsZero && !data;
     const last = joined.at(-1);
-    if (last?.depth === depth && last.zero === zero && last.data === data) {
+    if (
+      last?.depth === depth && last.zero === zero && last.data === data && last.present === present
+    ) {
       joined[joined.length - 1] = { ...last, length: last.length + length };
-    } else joined.push({ start, length, depth, zero, data });
+    } else joined.push({ start, length, depth, present, zero, data });
   }
   return joined;
 }
 
-/** The runs in the JSON of `qemu-img map`, or of anything that prints the same. */
-export function parseMap(text: string): MapRun[] {
+/** The entries in the JSON of `qemu-img map`, or of anything that prints the same. */
+export function parseMap(text: string): MapLine[] {
   const value: unknown = JSON.parse(text);
   assert.ok(Array.isArray(value), text);
-  return joinRuns(value.map((each): MapRun => {
+  return value.map((each): MapLine => {
     assert.ok(isRecord(each));
     return {
       start: numberOf(each, "start"),
       length: numberOf(each, "length"),
       depth: numberOf(each, "depth"),
+      present: each["present"] === true,
       zero: each["zero"] === true,
       data: each["data"] === true,
+      offset: "offset" in each ? numberOf(each, "offset") : undefined,
     };
-  }));
+  });
 }
 
-/** What `qemu-img map` says of an image. */
-export async function qemuMap(path: string, format = "qcow2"): Promise<MapRun[]> {
+/** The entries of `qemu-img map` of an image. */
+export async function qemuMapLines(path: string, format = "qcow2"): Promise<MapLine[]> {
   return parseMap(await qemuImg("map", "-U", "-f", format, "--output=json", path));
+}
+
+/** What `qemu-img map` says of an image, wherever things lie. */
+export async function qemuMap(path: string, format = "qcow2"): Promise<MapRun[]> {
+  return joinRuns(await qemuMapLines(path, format));
 }
 
 /** What `qemu-img check` says of an image. Nothing is repaired. */
