@@ -74,7 +74,7 @@ export function replayCommand(io: CliIo): AnyCommand {
         ["Ten times as fast, on a target of the running daemon", "dmu replay t d --speed 10x"],
         [
           "Would ext4 survive a crash?",
-          "dmu replay t --crash-points flush --base fs.img --check 'e2fsck -fp {}'",
+          "dmu replay t --crash-points flush --base fs.img --check 'e2fsck -fn {}'",
         ],
       ]),
     )
@@ -119,7 +119,7 @@ async function replayAction(
     );
   }
   if (check === undefined) {
-    throw new UsageError("Cannot look at crash points without --check, such as 'e2fsck -fp {}'");
+    throw new UsageError("Cannot look at crash points without --check, such as 'e2fsck -fn {}'");
   }
   await crashReplay(io, trace, { ...options, moments: crashPoints, check });
 }

@@ -11,8 +11,9 @@ import { mergeTraces } from "../../lib/trace/merge.ts";
 import type { TraceSource } from "../../lib/trace/source.ts";
 import { type AnyCommand, command, examples, wholeNumber } from "../command.ts";
 import type { CliIo } from "../io.ts";
-import { printJson } from "../output.ts";
-import { type InputOptions, tellNotes, TraceInput, writeTrace } from "./files.ts";
+import { plural, printJson } from "../output.ts";
+import { printable } from "../safe_text.ts";
+import { type InputOptions, STANDARD, tellNotes, TraceInput, writeTrace } from "./files.ts";
 import { DEVICE_OPTION, FORCE_OPTION, FROM_OPTION, TO_OPTION } from "./options.ts";
 
 /** Most traces that are merged at once. */
@@ -47,7 +48,9 @@ async function write(
   });
   if (sources[0] !== changed) tellNotes(io, out, { ...changed.notes, lost: 0, problemCount: 0 });
   tellNotes(io, out, written.notes);
+  const { events, format: kind } = written.facts;
   if (json) printJson(io, { out, ...written.facts });
+  else if (out !== STANDARD) io.out(`${printable(out)}: ${plural(events, "event")}, ${kind}\n`);
 }
 
 /** The command `dmu trace convert`. */
@@ -159,7 +162,7 @@ export function mergeCommand(io: CliIo): AnyCommand {
 
 /** Standard output cannot have both. */
 function checkJson(out: string, json: true | undefined): void {
-  if (json && out === "-") {
+  if (json && out === STANDARD) {
     throw new UsageError("Cannot print JSON and the trace to standard output");
   }
 }

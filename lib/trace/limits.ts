@@ -47,7 +47,7 @@ export const DETECT_BYTES: number = 16 * KIB;
 export const READ_BYTES: number = 256 * KIB;
 /** Bytes of a window on a trace, if no record in it is longer. */
 export const WINDOW_BYTES: number = 256 * KIB;
-/** Events after which a batch of a foreign trace, or of traces that are merged, is closed. */
+/** Events after which a batch of a trace is closed, unless its format says otherwise. */
 export const BATCH_EVENTS = 8_192;
 /** Bytes of data in a batch after which it is closed. */
 export const BATCH_BYTES: number = 4 * MIB;

@@ -5,7 +5,9 @@
  */
 export * from "./convert.ts";
 export * from "./crash_points.ts";
+export * from "./cut.ts";
 export * from "./event.ts";
+export { mergeTraces } from "./merge.ts";
 export { formats } from "./formats/mod.ts";
 export * as limits from "./limits.ts";
 export { BlockBuilder, encodeHeader } from "./native.ts";

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import assert from "node:assert/strict";
 import { type CliIo, OutputClosed } from "../../cli/io.ts";
 import { runCli } from "../../cli/run.ts";
 
@@ -27,6 +28,9 @@ export class CapturedIo implements CliIo {
   readonly #closed: boolean;
   readonly #input: Uint8Array<ArrayBuffer>;
   readonly #resolveLine: (line: string) => void;
+  /** Resolves when somebody waits for a signal. */
+  readonly listening: Promise<void>;
+  #resolveListening: () => void = () => {};
   #handlers: (() => void)[] = [];
   #keyHandlers: ((keys: string) => void)[] = [];
 
@@ -52,6 +56,7 @@ export class CapturedIo implements CliIo {
     const { promise, resolve } = Promise.withResolvers<string>();
     this.line = promise;
     this.#resolveLine = resolve;
+    this.listening = new Promise((resolve) => this.#resolveListening = resolve);
   }
 
   out(text: string): void {
@@ -83,6 +88,7 @@ export class CapturedIo implements CliIo {
 
   onStopSignal(handler: () => void): () => void {
     this.#handlers.push(handler);
+    this.#resolveListening();
     return () => {
       this.#handlers = this.#handlers.filter((each) => each !== handler);
     };
@@ -129,6 +135,34 @@ export async function dmu(
 ): Promise<Run> {
   const code = await runCli(args, io);
   return { code, stdout: io.stdout, stderr: io.stderr };
+}
+
+/** `dmu serve` in this process. */
+export interface Serving {
+  /** What it prints. */
+  readonly io: CapturedIo;
+  /** The ready line. */
+  readonly ready: string;
+  /** Sends a stop signal and waits for the end. */
+  stop(): Promise<Run>;
+}
+
+/** Starts `dmu serve ARGS` and waits for its ready line. */
+export async function serve(
+  args: readonly string[],
+  io: CapturedIo = new CapturedIo(),
+): Promise<Serving> {
+  const ended = dmu(["serve", ...args], io);
+  const ready = await Promise.race([io.line, ended.then(() => null)]);
+  assert.ok(ready !== null, `it ended: ${io.stderr}`);
+  return {
+    io,
+    ready,
+    stop(): Promise<Run> {
+      io.signal();
+      return ended;
+    },
+  };
 }
 
 /** A temporary folder that is removed at the end. */
