@@ -100,7 +100,7 @@ export async function measureOnce(
   };
 }
 
-/** Warms up for `warmUpSeconds`, then measures for `seconds`. `size` is that of the device, in bytes. */
+/** Warms up for `warmUpSeconds`, unless that is 0, then measures for `seconds`. `size` is that of the device, in bytes. */
 export async function measure(
   server: Running,
   each: Load,
@@ -108,6 +108,6 @@ export async function measure(
   warmUpSeconds: number,
   seconds: number,
 ): Promise<Measurement> {
-  await fio(server.uri, each, timed(size, warmUpSeconds));
+  if (warmUpSeconds > 0) await fio(server.uri, each, timed(size, warmUpSeconds));
   return await measureOnce(server, each, timed(size, seconds));
 }

@@ -68,6 +68,11 @@ export async function start(folder: string, args: readonly string[]): Promise<Ru
   return { uri, pid: child.pid, stop };
 }
 
+/** Starts dmu with a socket in `folder` and what else is on its command line. */
+export function startDmu(folder: string, args: readonly string[]): Promise<Running> {
+  return start(folder, [...DMU, "serve", "--nbd", `unix:${join(folder, "socket")}`, ...args]);
+}
+
 /** All servers; the first is the one that the others are compared with. */
 export const SERVERS: readonly Server[] = [
   {
@@ -75,10 +80,7 @@ export const SERVERS: readonly Server[] = [
     version: [...DMU, "version"],
     notes: { memory: "memory backend", file: "file backend" },
     start: (storage, folder, file, size) =>
-      start(folder, [
-        ...[...DMU, "serve", "--nbd", `unix:${join(folder, "socket")}`],
-        `default=${storage === "memory" ? `memory:${size}` : `file:${file}`}`,
-      ]),
+      startDmu(folder, [`default=${storage === "memory" ? `memory:${size}` : `file:${file}`}`]),
   },
   {
     name: "nbdkit",

@@ -60,6 +60,9 @@ _dmu() {
 complete -F _dmu dmu
 `;
 
+/** Arguments that are paths. */
+const FILE_ARGUMENTS = ["file", "files", "trace", "in", "out"];
+
 /** What onexit actions begin with. */
 const ACTIONS = ["remove", "snapshot", "flush", "commit", "hook"];
 
@@ -116,9 +119,10 @@ function describe(root: RootCommand, each: AnyCommand, typed: Typed, above = "")
     const { argChoices = [], variadic } = argument;
     const handler = (add: Complete): void => {
       for (const choice of argChoices) add(choice, "");
+      if (name === "replay" && argument.name() === "target") completeSpec(add, word);
       if (isLive(argument)) completeLive(add, argument.name(), typed);
       else if (argument.name() === "kind") completeKind(add);
-      else if (argument.name() === "file") completePath(add, word, "");
+      else if (FILE_ARGUMENTS.includes(argument.name())) completePath(add, word, "");
       else if (argument.name() === "filter") completeFilter(add);
       else if (argChoices.length === 0) completeSpec(add, word);
     };

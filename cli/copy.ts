@@ -6,10 +6,9 @@
 import { measureAllocation } from "../lib/block/allocation.ts";
 import { copyDevice, type CopyReport } from "../lib/block/copy.ts";
 import type { Device } from "../lib/block/device.ts";
-import { BlockError, hasErrno, toBlockError } from "../lib/block/errors.ts";
+import { hasErrno, toBlockError } from "../lib/block/errors.ts";
 import { COPY_DEPTH, COPY_DEPTH_MAX } from "../lib/block/limits.ts";
-import { describeOptions } from "../lib/block/options.ts";
-import type { AnyBackendType, Registry } from "../lib/block/registry.ts";
+import type { Registry } from "../lib/block/registry.ts";
 import { formatDuration, formatRate, formatSize } from "../lib/block/size.ts";
 import { parseSpec, type Spec, withDefaultOption } from "../lib/block/spec.ts";
 import { UsageError } from "../lib/block/usage_error.ts";
@@ -18,10 +17,11 @@ import { openDevice } from "../lib/daemon/open_device.ts";
 import { type AnyCommand, collect, command, examples, wholeNumber } from "./command.ts";
 import { createOptionsHelp, OPTION_HELP, parseCreateOptions } from "./image/create.ts";
 import { sizeArgument, withImageContext } from "./image/find.ts";
+import { interruptible } from "./interrupt.ts";
 import { type CliIo, cliLog } from "./io.ts";
 import { plural, printJson } from "./output.ts";
 import { startProgress } from "./progress.ts";
-import { BACKEND_HELP, registryWith } from "./setup.ts";
+import { BACKEND_HELP, hasOption, registryWith, sizedLike } from "./setup.ts";
 
 /** Longest look for data in a destination before it is taken for one that has some, in ms. */
 const ZERO_CHECK_MS_MAX = 500;
@@ -32,22 +32,6 @@ interface Settings {
   readonly depth: number;
   /** What a new image is to be: `name=value`, or nothing. */
   readonly create: readonly string[];
-}
-
-/** True if disks of this kind can be opened with that option. */
-function hasOption({ options }: AnyBackendType, name: string): boolean {
-  return describeOptions(options).some((option) => option.name === name);
-}
-
-/**
- * The destination as it is opened: where its kind has a size (a file that is created, memory) and
- * none is told, it gets the source's.
- */
-function sizedLike(registry: Registry, spec: Spec, source: Device): Spec {
-  const type = registry.find(spec);
-  if (!hasOption(type, "size")) return spec;
-  if (type.argument === "size" && spec.argument !== "") return spec;
-  return withDefaultOption(spec, "size", source.geometry.size);
 }
 
 /** The destination opened so that it compresses. Throws UsageError if its kind cannot. */
@@ -110,29 +94,27 @@ async function copyWithProgress(
   settings: Settings & { readonly unitBytes: number },
 ): Promise<CopyReport> {
   const { verify, sparse, depth, unitBytes } = settings;
-  const stop = new AbortController();
-  let signals = 0;
-  const removeHandler = io.onStopSignal(() => {
-    signals += 1;
-    if (signals > 1) io.exitNow(1);
-    stop.abort(new BlockError("EINTR", "Cannot finish the copy: it was interrupted"));
-  });
   const bars = { copy: startProgress(io, "copy"), verify: startProgress(io, "verify") };
   try {
-    return await copyDevice(source, destination, {
-      clock: systemClock,
-      signal: stop.signal,
-      verify,
-      sparse,
-      depth,
-      unitBytes,
-      destinationIsZero: sparse && await isZero(destination),
-      onProgress: ({ phase, bytesDone, bytesTotal }) => bars[phase].update(bytesDone, bytesTotal),
-    });
+    return await interruptible(
+      io,
+      "finish the copy",
+      async (signal) =>
+        copyDevice(source, destination, {
+          clock: systemClock,
+          signal,
+          verify,
+          sparse,
+          depth,
+          unitBytes,
+          destinationIsZero: sparse && await isZero(destination),
+          onProgress: ({ phase, bytesDone, bytesTotal }) =>
+            bars[phase].update(bytesDone, bytesTotal),
+        }),
+    );
   } finally {
     bars.copy.clear();
     bars.verify.clear();
-    removeHandler();
   }
 }
 
@@ -216,7 +198,7 @@ async function copySpecs(io: CliIo, sides: Sides, settings: Settings): Promise<C
   const { registry, log, sourceSpec, destinationSpec } = sides;
   await using source = await openDevice(sourceSpec, { registry, log, readOnly: true });
   await createDestination(io, registry, destinationSpec, source.device, settings.create);
-  const sized = sizedLike(registry, destinationSpec, source.device);
+  const sized = sizedLike(registry, destinationSpec, source.device.geometry.size);
   await using destination = await openDevice(sized, { registry, log, readOnly: false });
   // Images keep whole clusters, and a cluster that is written piece by piece is not compressed.
   const isImage = registry.find(destinationSpec).image !== undefined;

@@ -206,7 +206,10 @@ function fileChunks(
 ): ReadableStream<Uint8Array> {
   async function pull(controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> {
     const bytes = new Uint8Array(READ_BYTES);
-    const count = await file.read(bytes);
+    const count = await file.read(bytes).catch((error: unknown) => {
+      file.close();
+      throw error;
+    });
     if (count === null) {
       file.close();
       return controller.close();

@@ -29,6 +29,8 @@ export const REPLAY_DEPTH_MAX = 65_536;
 export const REPLAY_PENDING_MAX = 131_072;
 /** Time in µs before a request is due that is spent in turns of the event loop: timers are that coarse. */
 export const REPLAY_SPIN_US = 2_000;
+/** Longest sleep of a replay between two looks at how far it is, in ms. */
+export const REPLAY_SLEEP_MS_MAX = 500;
 /** Time in µs between two turns of the event loop in a replay that never waits. */
 export const REPLAY_TURN_US = 30_000;
 /** Requests that ended otherwise than recorded and are told one by one. */
@@ -47,7 +49,7 @@ export const DETECT_BYTES: number = 16 * KIB;
 export const READ_BYTES: number = 256 * KIB;
 /** Bytes of a window on a trace, if no record in it is longer. */
 export const WINDOW_BYTES: number = 256 * KIB;
-/** Events after which a batch of a foreign trace is closed. */
+/** Events after which a batch of a trace is closed, unless its format says otherwise. */
 export const BATCH_EVENTS = 8_192;
 /** Bytes of data in a batch after which it is closed. */
 export const BATCH_BYTES: number = 4 * MIB;
@@ -81,3 +83,9 @@ export const PENDING_MAX = 262_144;
 export const CONNECTIONS_MAX = 65_536;
 /** Bins of time in a summary; between half of them and all are in use. */
 export const SUMMARY_TIME_BINS = 128;
+/** Columns of a picture at most; between half of them and all are in use. */
+export const PLOT_TIME_BINS = 320;
+/** Rows of a heat map at most, likewise. */
+export const PLOT_OFFSET_BINS = 128;
+/** Characters of a title of a picture that are shown. */
+export const PLOT_TITLE_LENGTH_MAX = 72;

@@ -23,13 +23,14 @@ export class Pending<Key, Value> {
 
   /** Adds a request; one of that key is lost. */
   add(key: Key, value: Value): void {
-    if (this.take(key) !== null) this.lost += 1;
     if (this.#young.size >= PENDING_MAX / 2) {
       this.lost += this.#old.size;
       this.#old = this.#young;
       this.#young = new Map();
     }
+    const before = this.#young.size;
     this.#young.set(key, value);
+    if (this.#young.size === before || this.#old.size > 0 && this.#old.delete(key)) this.lost += 1;
   }
 
   /** The request of a key, which stays; null if there is none. */

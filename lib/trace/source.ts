@@ -4,7 +4,7 @@
  * @module
  */
 import type { TraceEvent, TraceInfo } from "./event.ts";
-import { PROBLEMS_TOLD_MAX } from "./limits.ts";
+import { BATCH_EVENTS, PROBLEMS_TOLD_MAX } from "./limits.ts";
 
 /** Something in a trace that could not be understood. */
 export interface TraceProblem {
@@ -84,4 +84,22 @@ export interface TraceFormat {
 /** The events of a source one by one: for scripts, where speed matters less than simplicity. */
 export async function* eventsOf(source: TraceSource): AsyncGenerator<TraceEvent, void> {
   for await (const batch of source.batches()) yield* batch;
+}
+
+/** A source of events that come from elsewhere, made or changed by a script; in the order of their times. */
+export function sourceOf(info: TraceInfo, events: AsyncIterable<TraceEvent>): TraceSource {
+  return { info, notes: new TraceNotes(), batches: () => batchesOf(events) };
+}
+
+async function* batchesOf(
+  events: AsyncIterable<TraceEvent>,
+): AsyncGenerator<readonly TraceEvent[], void> {
+  let batch: TraceEvent[] = [];
+  for await (const event of events) {
+    batch.push(event);
+    if (batch.length < BATCH_EVENTS) continue;
+    yield batch;
+    batch = [];
+  }
+  if (batch.length > 0) yield batch;
 }
