@@ -13,6 +13,7 @@ import { createCommand } from "./create.ts";
 import { filtersCommand } from "./filters.ts";
 import { infoCommand } from "./info.ts";
 import { type CliIo, OutputClosed } from "./io.ts";
+import { logCommand } from "./log.ts";
 import { lsCommand } from "./ls.ts";
 import { onexitCommand } from "./onexit.ts";
 import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, printError } from "./output.ts";
@@ -43,6 +44,7 @@ const GROUPS = [
     onexitCommand,
   ]],
   ["dm-user:", [simulateCommand, tableCommand]],
+  ["Mirrors:", [logCommand]],
   ["This program:", [completionCommand, versionCommand]],
 ] as const;
 

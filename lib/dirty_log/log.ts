@@ -62,6 +62,7 @@ export class DirtyLog {
   #search = 0;
   #recovering: number | null = null;
   #mediumState: MediumState = "A";
+  #waitsForMedium = false;
 
   /** A log that nobody uses yet. */
   constructor(options: DirtyLogOptions) {
@@ -99,37 +100,50 @@ export class DirtyLog {
   /**
    * Begins or goes on: the bits of a disk log are read. `before` is a log of the same mirror that this
    * one replaces: what is not clean there is not clean here. Throws EIO if the medium failed; the log
-   * is then in use with all regions dirty. Nothing for a log that is in use.
+   * is then not in use, see `waitsForMedium`. Nothing for a log that is in use.
    */
   resume(before: DirtyLog | null): void {
     if (this.#phase === "active") return;
     this.#search = 0;
     this.#recovering = null;
-    const first = !this.#resumed, wasHalted = this.#phase === "halted";
+    if (this.#phase !== "halted") this.#takeUp(before);
     this.#phase = "active";
     this.#resumed = true;
-    if (wasHalted) return;
-    const { medium } = this.#options;
-    if (medium !== null) return this.#resumeDisk(medium, first);
+  }
+
+  /**
+   * The medium could not be read or written when the log was resumed. Nothing may be said of any region
+   * then: of one that is called out of sync the kernel writes one leg, and the medium may call it clean.
+   */
+  get waitsForMedium(): boolean {
+    return this.#waitsForMedium;
+  }
+
+  #takeUp(before: DirtyLog | null): void {
+    const { medium, reconnected } = this.#options;
+    const first = !this.#resumed;
+    if (medium !== null) return this.#readDisk(medium, first);
     if (first && before !== null) this.#takeDirty(before);
-    if (first && this.#options.reconnected) {
+    if (first && reconnected) {
       this.#warn("it was kept in memory by a daemon that is gone: all regions are dirty");
     }
   }
 
-  #resumeDisk({ store }: LogMedium, first: boolean): void {
+  #readDisk({ store }: LogMedium, first: boolean): void {
     this.#held.clear();
+    this.#waitsForMedium = true;
     try {
       this.#load(store, first);
       this.#sync.fill(false);
       this.#sync.load(this.#clean.bytes, this.#clean.regions);
       store.rewrite(this.#clean);
-      this.#mediumState = "A";
     } catch (error) {
       this.#clean.fill(false);
       this.#sync.fill(false);
       throw this.#failed("D", error);
     }
+    this.#mediumState = "A";
+    this.#waitsForMedium = false;
   }
 
   #load(store: DiskStore, first: boolean): void {
@@ -212,8 +226,9 @@ export class DirtyLog {
     const { medium } = this.#options;
     if (medium === null) return;
     const { store } = medium;
+    // The flush that follows may reach another daemon, so what is answered here has to be out of here.
+    if (store.unknown) return this.#syncMedium(store);
     this.#onMedium(() => {
-      if (store.unknown) return; // the next flush writes all of it
       const toWrite = regions.filter((region) => store.mayBeClean(region));
       store.write(toWrite, this.#clean, true);
     });

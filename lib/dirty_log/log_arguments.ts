@@ -30,7 +30,7 @@ export interface LogArguments {
   /** How many regions there are; the last one may be shorter. */
   readonly regions: number;
   readonly sync: SyncWish;
-  /** Accepted and shown; a write that cannot be logged is answered with an error in any case. */
+  /** A write that cannot be logged waits until it can be; else the kernel hears of an error. */
   readonly blockOnError: boolean;
 }
 

@@ -8,6 +8,7 @@ export * from "./constants.ts";
 export * as limits from "./limits.ts";
 export * from "./disk_layout.ts";
 export * from "./disk_store.ts";
+export * from "./inspect.ts";
 export * from "./log.ts";
 export * from "./log_arguments.ts";
 export * from "./message.ts";

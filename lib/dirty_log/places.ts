@@ -57,10 +57,10 @@ export class OpenPlaces {
    */
   acquire(name: string, uuid: string, regions: number): OpenPlace {
     const place = this.#find(name);
-    let held = this.#open.get(place.path);
+    let held = this.#open.get(keyOf(place));
     if (held === undefined) {
       held = { place, uuid, users: 0, file: this.#openFile(place, regions) };
-      this.#open.set(place.path, held);
+      this.#open.set(keyOf(place), held);
     } else if (held.uuid !== uuid) {
       throw new BlockError(
         "EBUSY",
@@ -79,11 +79,11 @@ export class OpenPlaces {
 
   /** Gives a medium back; the last one closes it. */
   release(place: OpenPlace): void {
-    const held = this.#open.get(place.place.path);
+    const held = this.#open.get(keyOf(place.place));
     if (held === undefined) return;
     held.users -= 1;
     if (held.users > 0) return;
-    this.#open.delete(place.place.path);
+    this.#open.delete(keyOf(place.place));
     held.file.close();
   }
 
@@ -106,6 +106,11 @@ export class OpenPlaces {
     }
     checkRoom(place.path, file.size(), regions, unit);
   }
+}
+
+/** A device has many names and one pair of numbers. */
+export function keyOf({ device, path }: LogPlace): string {
+  return device ?? path;
 }
 
 /** The name of a device that may go into the reply to CTR, or null if it is too long for it. */

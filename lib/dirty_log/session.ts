@@ -155,7 +155,9 @@ export class LogSession {
       throw new BlockError("EINVAL", `Cannot answer ${uuid}: there is no request ${type}`);
     }
     if (entry === undefined) throw new UnknownLog();
-    if (WORK.has(type) && entry.log.phase !== "active" && entry.log.phase !== "halted") {
+    const inUse = entry.log.phase === "active" || entry.log.phase === "halted";
+    if (WORK.has(type) && !inUse) {
+      if (entry.log.waitsForMedium) throw new UnknownLog();
       throw new BlockError(
         "EINVAL",
         `Cannot answer ${requestName(type)} of ${uuid}: it is not in use`,
@@ -164,7 +166,11 @@ export class LogSession {
     try {
       return handler(entry, data);
     } catch (error) {
-      throw error instanceof MalformedPayload ? malformed(message) : error;
+      if (error instanceof MalformedPayload) throw malformed(message);
+      // A kernel that hears that nobody is there asks again, and what it wants to write waits.
+      const waits = WORK.has(type) && entry.log.arguments.blockOnError;
+      if (waits && error instanceof BlockError && error.errno === "EIO") throw new UnknownLog();
+      throw error;
     }
   }
 
@@ -213,9 +219,16 @@ export class LogSession {
     return { uuid, luid, text, log: dirtyLog, place };
   }
 
-  /** A kernel that reconnects has no room for a device, and holds it already. */
-  #constructed({ place }: Entry, reconnects: boolean): Uint8Array {
-    return reconnects || place === null ? NOTHING : encodeDevice(replyDevice(place.place));
+  /**
+   * A kernel that reconnects has no room for a device, and holds it already. It goes on trying for as
+   * long as this fails, but takes a RESUME that fails for the end of the log: so what can fail there is
+   * done here.
+   */
+  #constructed(entry: Entry, reconnects: boolean): Uint8Array {
+    const { place } = entry;
+    if (!reconnects) return place === null ? NOTHING : encodeDevice(replyDevice(place.place));
+    if (place !== null && !this.#isTaken(entry)) this.#resume(entry);
+    return NOTHING;
   }
 
   #forget(entry: Entry): void {
@@ -236,16 +249,21 @@ export class LogSession {
     return others.at(-1) ?? null;
   }
 
+  /** Another log writes to its medium now. */
+  #isTaken(entry: Entry): boolean {
+    const other = this.#sibling(entry), { place } = entry;
+    return other !== null && other.log.phase !== "suspended" && place !== null &&
+      other.place === place;
+  }
+
   #resume(entry: Entry): void {
-    const other = this.#sibling(entry);
-    const inUse = other !== null && other.log.phase !== "suspended";
-    if (inUse && entry.place !== null && other.place?.place.path === entry.place.place.path) {
+    if (this.#isTaken(entry)) {
       throw new BlockError(
         "EBUSY",
         `Cannot resume the log ${entry.uuid}: another one writes there`,
       );
     }
-    entry.log.resume(other?.log ?? null);
+    entry.log.resume(this.#sibling(entry)?.log ?? null);
   }
 
   #makeHandlers(): Map<number, Handler> {
@@ -297,7 +315,7 @@ export class LogSession {
   #errnoOf(error: unknown, message: LogMessage): number {
     const { log } = this.#options;
     if (error instanceof UnknownLog) {
-      log.debug(`${requestName(message.type)} of ${message.uuid}: this daemon does not know it`);
+      log.debug(`${requestName(message.type)} of ${message.uuid}: the kernel is to try again`);
       return error.errno;
     }
     const known = toBlockError(error);
@@ -311,7 +329,7 @@ export class LogSession {
 /** The payload of a request cannot be read. */
 class MalformedPayload extends Error {}
 
-/** Nobody has made this log here, or a daemon before this one has. */
+/** Nobody has made this log here, or a daemon before this one has, or it has to wait for its medium. */
 class UnknownLog extends Error {
   /** ESRCH. */
   readonly errno = 3;

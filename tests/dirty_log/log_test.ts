@@ -318,16 +318,19 @@ for (const failing of ["write", "flush"] as const) {
   });
 }
 
-Deno.test("a log that cannot be read is dirty, and works once its medium does", () => {
+Deno.test("a log that cannot be read is not in use until its medium can", () => {
   const files = new FailingFiles(new CrashFiles({ seed: 1 }));
-  resumed("64 disk log 8 nosync", files);
-  files.failing = "read";
+  resumed("64 disk log 8 nosync", files).log.mark([2]);
   const { log } = make("64 disk log 8 nosync", files);
-  assert.throws(() => log.resume(null), { errno: "EIO" });
-  assert.deepEqual([log.phase, log.syncCount, log.statusInfo()], ["active", 0, "3 disk 8:1 D"]);
+  for (const failing of ["read", "write", "flush"] as const) {
+    files.failing = failing;
+    assert.throws(() => log.resume(null), { errno: "EIO" });
+    assert.deepEqual([log.phase, log.syncCount, log.waitsForMedium], ["pending", 0, true]);
+    assert.equal(log.statusInfo(), "3 disk 8:1 D");
+  }
   files.failing = null;
-  log.flush();
-  assert.deepEqual(content(files, 1, 1024), [0]);
+  log.resume(null);
+  assert.deepEqual([log.phase, log.syncCount, log.waitsForMedium], ["active", 7, false]);
 });
 
 Deno.test("status strings are dm's", () => {

@@ -1,5 +1,5 @@
 /**
- * A mirror of the simulated kernel: legs that hold one number for each region, and a region hash as
+ * A mirror of the simulated kernel: legs that hold some numbers for each region, and a region hash as
  * simple as it can be. It writes as the kernel does: mark, flush, then to all legs, each at a moment of
  * its own; a region that is not in sync is written to the first leg alone and copied later.
  *
@@ -10,7 +10,7 @@ import type { SimulatedUserspaceLog } from "./userspace_log.ts";
 /** The steps of a mirror between which a machine may end, or a test may do something else. */
 export type MirrorPause = () => Promise<void>;
 
-/** Legs, which outlive the machine: one number for each region. */
+/** Legs, which outlive the machine: the same number of sectors for each region, a number in each. */
 export type Leg = Float64Array;
 
 /** See the top of the file. */
@@ -18,6 +18,8 @@ export class SimulatedMirror {
   readonly #log: SimulatedUserspaceLog;
   readonly #legs: readonly Leg[];
   readonly #pause: MirrorPause;
+  /** Sectors of a region. */
+  readonly #sectors: number;
   /** Writes under way to each region. */
   readonly #writing = new Map<number, number>();
   /** Regions that are being copied; writes to them wait. */
@@ -32,23 +34,28 @@ export class SimulatedMirror {
     this.#log = log;
     this.#legs = legs;
     this.#pause = pause;
+    this.#sectors = Math.floor((legs[0]?.length ?? 0) / log.regions);
   }
 
-  /** Writes a number to a region; resolves when all legs have it, false if it could not be logged. */
-  async write(region: number, value: number): Promise<boolean> {
+  /** Writes a number to a sector, alone there; resolves when all legs have it, false if it could not be logged. */
+  async write(sector: number, value: number): Promise<boolean> {
+    const region = Math.floor(sector / this.#sectors);
     while (this.#copying.has(region)) await this.#copying.get(region);
     this.#writing.set(region, (this.#writing.get(region) ?? 0) + 1);
     const inSync = await this.#inTurn(async () => {
       const inSync = await this.#log.inSync(region);
       if (!inSync) return inSync;
-      if (!this.#marked.has(region)) this.#log.mark(region);
+      const fresh = !this.#marked.has(region);
+      if (fresh) this.#log.mark(region);
       this.#marked.add(region);
-      return await this.#log.flush() === 0 ? inSync : null;
+      if (await this.#log.flush() === 0) return inSync;
+      if (fresh) this.#marked.delete(region);
+      return null;
     });
     if (inSync !== null) {
       for (const leg of inSync ? this.#legs : this.#legs.slice(0, 1)) {
         await this.#pause();
-        leg[region] = value;
+        leg[sector] = value;
       }
     }
     await this.#writeEnded(region, inSync === true);
@@ -62,10 +69,11 @@ export class SimulatedMirror {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#copying.set(region, promise);
     while ((this.#writing.get(region) ?? 0) > 0) await this.#pause();
-    const value = this.#legs[0]?.[region] ?? 0;
+    const start = region * this.#sectors;
+    const content = this.#legs[0]?.slice(start, start + this.#sectors) ?? [];
     for (const leg of this.#legs.slice(1)) {
       await this.#pause();
-      leg[region] = value;
+      leg.set(content, start);
     }
     await this.#inTurn(async () => {
       await this.#log.setRegionSync(region, true);
