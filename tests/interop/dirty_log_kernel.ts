@@ -23,6 +23,7 @@ import {
 } from "../../lib/sys/netlink.ts";
 import { POLL_IN, PollSet } from "../../lib/sys/poll.ts";
 import { closeDescriptor } from "../../lib/sys/socket.ts";
+import { testClock } from "../../lib/testing/context.ts";
 import { seededRandom } from "../../lib/testing/random.ts";
 import { type DmuServer, runFails, scriptProgram, startDmu } from "../support/tools.ts";
 
@@ -49,7 +50,7 @@ class Pump {
     const clock: Clock = {
       now: () => performance.now() * 1000 * HASTE,
       wall: () => Date.now(),
-      sleep: (ms, signal) => this.#sleep(ms / HASTE, signal),
+      sleep: (ms, signal) => testClock.sleep(ms / HASTE, signal),
     };
     this.kernel = new SimulatedLogKernel({ clock, send: (frame) => this.send(frame) });
     this.#run().catch(reportError);
@@ -81,16 +82,6 @@ class Pump {
         length = receiveFrom(this.#fd, this.#into, from);
       }
     }
-  }
-
-  #sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, ms);
-    signal?.addEventListener("abort", () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    }, { once: true });
-    return promise;
   }
 }
 
