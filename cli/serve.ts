@@ -21,6 +21,7 @@ import { type Daemon, startDaemon } from "../lib/daemon/daemon.ts";
 import { DM_USER_FOLDER, parseDmUser } from "../lib/daemon/dm_user_config.ts";
 import { parseEndpoint, parseMetricsEndpoint } from "../lib/daemon/endpoint.ts";
 import { CHANNELS_MAX } from "../lib/daemon/limits.ts";
+import { withTraces } from "../lib/daemon/trace_config.ts";
 import { type AnyCommand, collect, command, examples, wholeNumber } from "./command.ts";
 import { type CliIo, cliLog } from "./io.ts";
 import { EXIT_FAILED, plural, printJson, twoColumns } from "./output.ts";
@@ -41,6 +42,9 @@ interface ServeOptions {
   readonly state?: string | undefined;
   readonly metrics?: string | undefined;
   readonly filter?: readonly string[] | undefined;
+  readonly trace?: readonly string[] | undefined;
+  readonly tracePayload?: true | undefined;
+  readonly traceDigest?: true | undefined;
   readonly dmUser?: readonly string[] | undefined;
   readonly channels?: number | undefined;
   readonly dmUserDir?: string | undefined;
@@ -91,6 +95,15 @@ function dmUsersOf(file: ConfigParts, options: ServeOptions): Partial<ConfigPart
   };
 }
 
+/** The targets with the traces that the command line asks for. */
+function tracedTargets(targets: readonly TargetConfig[], options: ServeOptions): TargetConfig[] {
+  const { trace = [], tracePayload = false, traceDigest = false } = options;
+  if (trace.length === 0 && (tracePayload || traceDigest)) {
+    throw new UsageError("Cannot keep data without a trace: add --trace FILE");
+  }
+  return withTraces(targets, trace, tracePayload ? "payload" : traceDigest ? "digest" : "none");
+}
+
 /** The configuration that the file and the command line give together; the command line wins. */
 function merge(
   file: ConfigParts,
@@ -115,7 +128,7 @@ function merge(
   const endpoints = (options.nbd ?? []).map((text) => parseEndpoint(text));
   return {
     ...file,
-    targets: targets.map((target) => ({
+    targets: tracedTargets(targets, options).map((target) => ({
       ...target,
       readOnly: target.readOnly || options.readOnly === true,
     })),
@@ -343,6 +356,13 @@ export function serveCommand(io: CliIo): AnyCommand {
       collect,
     )
     .option(
+      "--trace <file>",
+      "record all requests in a new FILE, or those of one target as NAME=FILE (repeatable)",
+      collect,
+    )
+    .option("--trace-payload", "record what is read and written as well")
+    .option("--trace-digest", "record checksums of what is read and written")
+    .option(
       "--control <endpoint>",
       "control socket unix:PATH, or none; DMU_CONTROL or a default place if not told (repeatable)",
       collect,
@@ -368,6 +388,7 @@ export function serveCommand(io: CliIo): AnyCommand {
           "No targets yet: they come and go at run time, and outlive the server",
           "dmu serve --control unix:/run/dmu.sock --state /var/lib/dmu --nbd tcp:10809",
         ],
+        ["Record what a client does", "dmu serve file:disk.img --trace disk.dmutrace"],
         ["Everything from a file", "dmu serve --config /etc/dmu.toml"],
       ]),
     )

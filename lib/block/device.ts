@@ -26,6 +26,8 @@ export interface DeviceOptions {
   readonly pool?: BufferPool;
   /** Refuse what changes data even if the storage would take it. */
   readonly readOnly?: boolean;
+  /** Flush when it is closed; true if left out. A replay does what its trace says and nothing more. */
+  readonly flushAtEnd?: boolean;
 }
 
 /** What requests a Device can serve; a protocol advertises this and nothing more. */
@@ -67,6 +69,7 @@ export class Device implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #readOnly: boolean;
+  readonly #flushAtEnd: boolean;
   #inFlight = 0;
   #idleWaiters: (() => void)[] = [];
   #closing: Promise<void> | null = null;
@@ -81,6 +84,7 @@ export class Device implements AsyncDisposable {
     this.#clock = options.clock;
     this.#log = options.log;
     this.#readOnly = options.readOnly ?? false;
+    this.#flushAtEnd = options.flushAtEnd ?? true;
     this.pool = options.pool ?? new BufferPool();
   }
 
@@ -192,7 +196,7 @@ export class Device implements AsyncDisposable {
     if (this.#hold !== null) await this.#hold;
     await this.idle();
     try {
-      if (!this.geometry.readOnly) await this.#backend.flush();
+      if (this.#flushAtEnd && !this.geometry.readOnly) await this.#backend.flush();
     } catch (error) {
       throw this.#explain(error, "flush");
     } finally {

@@ -62,6 +62,16 @@ export class Histogram {
     if (latencyUs > this.#maxUs) this.#maxUs = latencyUs;
   }
 
+  /** Counts all values of another histogram too. */
+  merge(other: Histogram): void {
+    for (let index = 0; index < BUCKETS; index += 1) {
+      this.#buckets[index] = (this.#buckets[index] ?? 0) + (other.#buckets[index] ?? 0);
+    }
+    this.#count += other.#count;
+    this.#totalUs += other.#totalUs;
+    this.#maxUs = Math.max(this.#maxUs, other.#maxUs);
+  }
+
   /** Values counted. */
   get count(): number {
     return this.#count;

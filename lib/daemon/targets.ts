@@ -75,6 +75,8 @@ export interface TargetsOptions {
   readonly tls: boolean;
   /** The target of clients that name none; null for the one called "default", if there is one. */
   readonly defaultTarget: string | null;
+  /** Called when a target is let in to again after a revoke, before that is shown. Must not throw. */
+  readonly onAdmit?: (name: string) => void;
 }
 
 /** How access is taken away. */
@@ -243,6 +245,9 @@ export class Targets {
     return this.#turns.take(name, async () => {
       const entry = this.#entry(name);
       if (entry.state === "connected") return;
+      const { files, onAdmit } = this.#options;
+      files.admit(name);
+      onAdmit?.(name);
       await this.#letIn(entry);
     });
   }

@@ -65,6 +65,7 @@ export function readStart(file: RawFile, length: number): Uint8Array {
 
 /** A log as it was found on a medium. */
 export interface FoundLog {
+  /** What its start says. */
   readonly header: LogHeader;
   /** Regions whose bits were read: 0 unless there is a log. */
   readonly regions: number;

@@ -14,6 +14,7 @@ import { RegionBitmap } from "./region_bitmap.ts";
 export interface InspectedLog {
   /** Bytes of the medium. */
   readonly size: number;
+  /** What its start says. */
   readonly header: LogHeader;
   /** Regions whose bits are there: as many as the header says, or fit. 0 unless there is a log. */
   readonly regions: number;

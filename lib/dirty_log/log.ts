@@ -19,6 +19,7 @@ import { RegionBitmap } from "./region_bitmap.ts";
 
 /** Where a disk log is. */
 export interface LogMedium {
+  /** What writes it. */
   readonly store: DiskStore;
   /** What status lines call it: the numbers of a device, or a path. */
   readonly label: string;
@@ -28,6 +29,7 @@ export interface LogMedium {
 export interface DirtyLogOptions {
   /** The table's name for it, for messages. */
   readonly name: string;
+  /** What the table says. */
   readonly arguments: LogArguments;
   /** Null for a log in memory. */
   readonly medium: LogMedium | null;
@@ -36,6 +38,7 @@ export interface DirtyLogOptions {
    * any more, whatever the table says.
    */
   readonly reconnected: boolean;
+  /** Messages for a human. */
   readonly log: Log;
   /** Monotonic time in µs. */
   now_us(): number;

@@ -29,6 +29,7 @@ export interface LogArguments {
   readonly regionSectors: number;
   /** How many regions there are; the last one may be shorter. */
   readonly regions: number;
+  /** What the table vouches for, or wants to be copied. */
   readonly sync: SyncWish;
   /** A write that cannot be logged waits until it can be; else the kernel hears of an error. */
   readonly blockOnError: boolean;

@@ -63,7 +63,9 @@ export function decodeRegion(data: Uint8Array): number | null {
 
 /** What CTR carries: the text, and whether a NUL ends it, which tells a reconnect from a creation. */
 export interface ConstructorText {
+  /** Length, type and arguments. */
   readonly text: string;
+  /** The kernel had this log before, with another daemon. */
   readonly reconnects: boolean;
 }
 

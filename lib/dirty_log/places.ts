@@ -29,7 +29,9 @@ const FILE_UNIT_BYTES = 4096;
 
 /** A medium that is open, and who uses it. */
 export interface OpenPlace {
+  /** Where it is. */
   readonly place: LogPlace;
+  /** The medium; whoever gave it out closes it. */
   readonly file: RawFile;
   /** The mirror whose log it keeps. */
   readonly uuid: string;

@@ -29,7 +29,9 @@ import { type OpenPlace, type OpenPlaces, replyDevice } from "./places.ts";
 
 /** What a session works with. */
 export interface LogSessionOptions {
+  /** Where disk logs are opened. */
   readonly places: OpenPlaces;
+  /** Messages for a human. */
   readonly log: Log;
   /** Monotonic time in µs. */
   now_us(): number;
@@ -56,8 +58,11 @@ interface Entry {
 
 /** A log as others may see it. */
 export interface KnownLog {
+  /** The name that its table gives. */
   readonly uuid: string;
+  /** Its number in the kernel. */
   readonly luid: bigint;
+  /** The log itself. */
   readonly log: DirtyLog;
 }
 

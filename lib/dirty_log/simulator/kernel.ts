@@ -19,11 +19,13 @@ const EAGAIN = 11;
 export interface Consulted {
   /** 0, or a negative Linux errno. */
   readonly error: number;
+  /** The payload of the reply. */
   readonly data: Uint8Array;
 }
 
 /** How a simulated kernel reaches its daemon. */
 export interface KernelLink {
+  /** Time. */
   readonly clock: Clock;
   /** Sends a frame to whoever listens; false if nobody does. */
   send(frame: Uint8Array<ArrayBuffer>): boolean;
@@ -31,9 +33,13 @@ export interface KernelLink {
 
 /** A request of one log. */
 export interface Consultation {
+  /** The name of the log. */
   readonly uuid: string;
+  /** Its number. */
   readonly luid: bigint;
+  /** One of REQUEST_TYPES. */
   readonly type: number;
+  /** The payload; none if left out. */
   readonly data?: Uint8Array;
   /** Bytes of reply for which there is room; 0 if not told. */
   readonly room?: number;

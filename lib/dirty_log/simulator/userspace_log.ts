@@ -25,6 +25,7 @@ const REMOTE_MS = 250;
 
 /** A log as a table describes it. */
 export interface UserspaceTable {
+  /** The name of the log. */
   readonly uuid: string;
   /** Sectors of the mirror. */
   readonly sectors: number;
