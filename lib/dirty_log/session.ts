@@ -326,7 +326,8 @@ export class LogSession {
     const known = toBlockError(error);
     if (known.errno === "EIO" && !(error instanceof BlockError)) {
       log.error(`Cannot answer ${requestName(message.type)} of ${message.uuid}`, error);
-    } else log.warn(known.message);
+    } else if (known.errno === "EIO") log.debug(known.message); // the log has said so, once
+    else log.warn(known.message);
     return errnoToLinux(known.errno);
   }
 }
