@@ -47,6 +47,7 @@ export { type NbdAddress } from "./lib/nbd/uri.ts";
 export type { ExportInfo } from "./lib/nbd/export_info.ts";
 export * as nbd from "./lib/nbd/mod.ts";
 export * as qcow2 from "./backends/qcow2/format/mod.ts";
+export * as dirtyLog from "./lib/dirty_log/mod.ts";
 export * as trace from "./lib/trace/mod.ts";
 export * as xenstore from "./lib/xenstore/mod.ts";
 export { backends, defaultRegistry } from "./backends/mod.ts";

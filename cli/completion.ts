@@ -124,6 +124,7 @@ function describe(root: RootCommand, each: AnyCommand, typed: Typed, above = "")
       else if (argument.name() === "kind") completeKind(add);
       else if (FILE_ARGUMENTS.includes(argument.name())) completePath(add, word, "");
       else if (argument.name() === "filter") completeFilter(add);
+      else if (argument.name() === "place") completePath(add, word, "");
       else if (argChoices.length === 0) completeSpec(add, word);
     };
     target.argument(argument.name(), handler, variadic);

@@ -14,6 +14,7 @@ import { filtersCommand } from "./filters.ts";
 import { imageCommand } from "./image/mod.ts";
 import { infoCommand } from "./info.ts";
 import { type CliIo, OutputClosed } from "./io.ts";
+import { logCommand } from "./log.ts";
 import { lsCommand } from "./ls.ts";
 import { onexitCommand } from "./onexit.ts";
 import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ExitError, printError } from "./output.ts";
@@ -54,6 +55,7 @@ const GROUPS = [
   ]],
   ["Traces:", [traceCommand, replayCommand]],
   ["dm-user:", [simulateCommand, tableCommand]],
+  ["Mirrors:", [logCommand]],
   ["This program:", [completionCommand, versionCommand]],
 ] as const;
 

@@ -254,7 +254,7 @@ Deno.test("every test file registers tests and asserts something", () => {
 });
 
 Deno.test("tests are laid out as the code is", () => {
-  const own = ["interop", "simulation", "crash", "golden", "robustness", "support"];
+  const own = ["interop", "simulation", "crash", "golden", "robustness", "support", "vm"];
   const problems: [string, string][] = [];
   for (const { path } of under("tests")) {
     const folder = path.split("/")[1] ?? "";

@@ -58,6 +58,7 @@ const TOOLS = {
     probe: ["--list-tests"],
   },
   xenstored: { package: "xen-utils-4.17, which .ci/run unpacks and puts on PATH" },
+  unshare: { package: "util-linux", probe: ["--net", "true"] },
   "xenstore-ls": { package: "xenstore-utils" },
 } as const satisfies Record<string, Tool>;
 

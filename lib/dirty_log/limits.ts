@@ -1,0 +1,34 @@
+/**
+ * The limits of dirty-region logs, by name.
+ *
+ * @module
+ */
+
+/** Longest payload of a request or reply, in bytes: what the kernel's buffer of 512 leaves. */
+export const PAYLOAD_BYTES_MAX = 332;
+/** Longest frame that is taken, in bytes: more than the kernel ever sends. */
+export const DATAGRAM_BYTES_MAX = 8_192;
+/** Longest uuid, in bytes. */
+export const UUID_BYTES_MAX = 128;
+/** Longest device name in a reply to CTR, in bytes, without its NUL. */
+export const DEVICE_NAME_BYTES_MAX = 127;
+/** Most regions of one log: 32 MiB of memory for each of its bitmaps. */
+export const REGIONS_MAX: number = 2 ** 28;
+/** Smallest and largest region, in sectors of 512 bytes: as the kernel's own logs have it. */
+export const REGION_SECTORS_MIN = 2, REGION_SECTORS_MAX: number = 2 ** 31;
+/** Most logs of one daemon. */
+export const LOGS_MAX = 16_384;
+/** Regions cleared in memory before they are written though no other write takes them along. */
+export const CLEARS_HELD_MAX = 1_024;
+/** Longest time in µs that a cleared region waits for other writes, if requests come. */
+export const CLEAR_HOLD_US = 1_000_000;
+/** Time in ms without requests after which regions that were cleared are written. */
+export const IDLE_MS = 1_000;
+/** Bytes of the socket's receive buffer: some ten thousand requests. */
+export const RECEIVE_BUFFER_BYTES: number = 16 * 1024 * 1024;
+/** Requests answered before signals and messages of the main thread are looked at. */
+export const REQUESTS_PER_TURN_MAX = 256;
+/** Runs of regions that are printed or returned at once, if not told. */
+export const RUNS_MAX = 1_000_000;
+/** Longest reading of a log file at once, in bytes. */
+export const READ_BYTES_MAX: number = 1024 * 1024;
