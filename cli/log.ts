@@ -176,7 +176,7 @@ function checkCommand(io: CliIo): AnyCommand {
         }
         io.out(`${plural(logs.length, "place")} checked, ${bad.length} bad\n`);
       }
-      if (bad.length > 0) throw new ExitError(EXIT_FAILED, null);
+      if (bad.length > 0) throw new ExitError(EXIT_FAILED);
     });
 }
 
