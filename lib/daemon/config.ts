@@ -51,6 +51,7 @@ import {
   ENDPOINTS_MAX,
   FILTERS_MAX,
 } from "./limits.ts";
+import { DRIVER_DEFAULT, type DriverChoice } from "./driver_choice.ts";
 import { TomlPlaces } from "./toml_places.ts";
 
 /** One target: a block device under a name. */
@@ -99,6 +100,8 @@ export interface DaemonConfig {
   readonly hooks: Hooks;
   /** Where metrics and health are served, or null. */
   readonly metrics: UnixEndpoint | TcpEndpoint | null;
+  /** Who moves the bytes of its targets. */
+  readonly driver: DriverChoice;
 }
 
 /** Parts of a configuration, before they are put together and checked as a whole. */
@@ -503,6 +506,7 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
     throw new UsageError(`Cannot add target "${name}": it has more than ${FILTERS_MAX} filters`);
   }
   const { connectionsMax = CONNECTIONS_DEFAULT, hooks = new Map(), metrics = null } = parts;
+  const { driver = DRIVER_DEFAULT } = parts;
   return {
     targets,
     endpoints,
@@ -515,6 +519,7 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
     stateDir,
     hooks,
     metrics,
+    driver,
   };
 }
 

@@ -20,11 +20,11 @@ import type { BufferPool } from "../block/pool.ts";
 import type { Gate } from "../block/request.ts";
 import { ProtocolError } from "../stream/frame.ts";
 import { ReplyQueue } from "../stream/reply_queue.ts";
-import type { ByteSession, OutputBuffer } from "../stream/session.ts";
+import type { BlockingSession, OutputBuffer } from "../stream/session.ts";
 import { FrameSplitter } from "../stream/splitter.ts";
 import { COMMAND } from "./constants.ts";
 import type { HandshakeState } from "./export_info.ts";
-import { OUTPUT_BATCH_BYTES } from "./limits.ts";
+import { OUTPUT_BATCH_BYTES, REQUESTS_PER_TURN_MAX } from "./limits.ts";
 import { COMPACT_REQUESTS, EXTENDED_REQUESTS } from "./request_format.ts";
 import { RequestHeader } from "./requests.ts";
 import { ServerCommands } from "./server_commands.ts";
@@ -44,7 +44,7 @@ export interface NbdServerSessionOptions {
 const NO_VIEW = new DataView(new ArrayBuffer(0));
 
 /** One connection in its transmission phase. */
-export class NbdServerSession implements ByteSession {
+export class NbdServerSession implements BlockingSession {
   /** Set by the driver. */
   onWake: (() => void) | null = null;
 
@@ -127,8 +127,19 @@ export class NbdServerSession implements ByteSession {
     if (this.#failure !== null) throw this.#failure;
   }
 
+  /** See BlockingSession. */
+  releaseInput(): boolean {
+    // The payload of a write in flight may lie in the chunk.
+    if (this.#commands.inFlight > 0) return false;
+    const last = this.#backlog.pop();
+    if (last === undefined) this.#splitter.detach();
+    else this.#backlog.push(last.slice());
+    this.#view = NO_VIEW;
+    return true;
+  }
+
   /** What is to be sent next. Requests that had to wait for replies to leave are served on the way. */
-  takeOutput(): OutputBuffer | null {
+  takeOutput(): OutputBuffer<ArrayBuffer> | null {
     if (this.#ended) return null;
     if (this.#stalled) {
       this.#drain();
@@ -188,9 +199,10 @@ export class NbdServerSession implements ByteSession {
   #drain(): void {
     if (this.#draining || this.#leaving) return;
     this.#draining = true;
+    let left = this.#commands.stopping ? Infinity : REQUESTS_PER_TURN_MAX;
     try {
       while (!this.#leaving) {
-        this.#stalled = this.#full();
+        this.#stalled = left-- === 0 || this.#full();
         if (this.#stalled || !this.#next()) break;
       }
     } catch (error) {

@@ -161,7 +161,7 @@ export class ReplyQueue {
   }
 
   /** The next bytes to send, or null if nothing is finished. Release them when they are sent. */
-  takeOutput(): OutputBuffer | null {
+  takeOutput(): OutputBuffer<ArrayBuffer> | null {
     const run = this.#runs[this.#taken];
     if (run === undefined) return null;
     this.#taken += 1;
