@@ -7,7 +7,7 @@
 import type { Log } from "../block/context.ts";
 import { Device } from "../block/device.ts";
 import { BlockError, toBlockError } from "../block/errors.ts";
-import { BufferPool } from "../block/pool.ts";
+import { BufferPool, type PoolFigures, sumOfPools } from "../block/pool.ts";
 import type { Registry } from "../block/registry.ts";
 import type { AcceptEvent } from "../driver/accept_loop.ts";
 import { checkServerCertificates, loadCertificates, type TlsServerOptions } from "../driver/tls.ts";
@@ -104,6 +104,8 @@ export interface Daemon {
   readonly defaultTarget: string | null;
   /** Connections in their transmission phase, or under way to it through TLS. */
   readonly connectionCount: number;
+  /** Buffers of all connections, in whatever thread. */
+  readonly buffers: PoolFigures;
   /**
    * Stops accepting, lets what is in flight finish, flushes and closes all targets. Rejects with
    * BlockError if a target could not be flushed. Once; later calls give the same promise.
@@ -157,19 +159,21 @@ class RunningDaemon implements Daemon {
       files: this.files,
       tls: config.tls !== null,
       defaultTarget: config.defaultTarget,
-      driver: config.driver,
-      plugins,
-      limits,
-      bound: (name) => {
-        const used = config.dmUser.some(({ target }) => target === name);
-        return used ? "dm-user channels use it on the main thread" : null;
+      driving: {
+        driver: config.driver,
+        plugins,
+        limits,
+        bound: (name) => {
+          const used = config.dmUser.some(({ target }) => target === name);
+          return used ? "dm-user channels use it on the main thread" : null;
+        },
       },
     });
     this.#observation = new Observation({
       version: options.version ?? "",
       targets: this.#targets,
       files: this.files,
-      pool: this.#pool,
+      buffers: () => this.buffers,
       connections: () => ({ count: this.connectionCount, max: config.connectionsMax }),
       log: options.log,
     });
@@ -181,6 +185,11 @@ class RunningDaemon implements Daemon {
 
   get targets(): ReadonlyMap<string, Target> {
     return this.#targets.open;
+  }
+
+  get buffers(): PoolFigures {
+    const own = [...this.targets.values()].flatMap(({ buffers }) => buffers ?? []);
+    return sumOfPools([this.#pool, ...own]);
   }
 
   get connectionCount(): number {

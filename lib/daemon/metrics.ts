@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { BufferPool } from "../block/pool.ts";
+import type { PoolFigures } from "../block/pool.ts";
 import { type Operation, OPERATIONS } from "../block/request.ts";
 import type { Histogram } from "../block/statistics.ts";
 import { countsOf } from "./control/statistics_nodes.ts";
@@ -46,7 +46,7 @@ export interface MeasuredDaemon {
   /** NBD connections now, and as many as there may be. */
   readonly connections: { readonly count: number; readonly max: number };
   /** Where the memory of requests comes from. */
-  readonly pool: BufferPool;
+  readonly pool: PoolFigures;
 }
 
 /** Bounds of latency histograms: powers of two from 16 µs to 16.8 s, at which counters have bounds too. */

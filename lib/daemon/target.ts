@@ -5,7 +5,7 @@
  */
 import { Device } from "../block/device.ts";
 import { BlockError, toBlockError } from "../block/errors.ts";
-import type { BufferPool } from "../block/pool.ts";
+import type { BufferPool, PoolFigures } from "../block/pool.ts";
 import type { Registry } from "../block/registry.ts";
 import type { Management, Opened } from "../block/types.ts";
 import type { Statistics } from "../block/statistics.ts";
@@ -31,6 +31,8 @@ export interface Target {
   readonly driver: DriverName;
   /** The way to its storage. */
   readonly device: TargetDevice;
+  /** What its own pool of buffers holds; null if it uses that of the daemon. */
+  readonly buffers: PoolFigures | null;
   /** Verbs for an administrator, if the storage has any. */
   readonly management: Management | null;
   /** What NBD clients see of it, as of now. */
@@ -98,6 +100,7 @@ export async function openTarget(
     config,
     driver: mayBlock ? "blocking" : "streams",
     device,
+    buffers: null,
     management: opened.management ?? null,
     exportInfo: () => exportInfoOf(device, config),
     close: async (): Promise<void> => {

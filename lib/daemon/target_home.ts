@@ -114,13 +114,14 @@ export class TargetHome {
 
   /** Opens the target; null if it cannot be, or not here, which the main thread hears. */
   async #open(start: ThreadStart): Promise<LocalTarget | null> {
-    const { config, plugins, statistics, limits: { plentyBytes } } = start;
+    const { config, plugins, statistics, pool: memory, limits: { plentyBytes } } = start;
+    const plenty = plentyBytes === undefined ? {} : { plentyBytesMax: plentyBytes };
     try {
       const registry = defaultRegistry();
       for (const path of plugins) await registerModule(registry, path);
       const target = await openTarget(config, {
         registry,
-        pool: new BufferPool(plentyBytes === undefined ? {} : { plentyBytesMax: plentyBytes }),
+        pool: new BufferPool({ memory, ...plenty }),
         log: threadLog((level, text) => this.#tell({ kind: "log", level, text })),
         giveUp: this.#giveUp.signal,
         mayBlock: true,

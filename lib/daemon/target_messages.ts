@@ -34,6 +34,8 @@ export interface ThreadStart {
   readonly plugins: readonly string[];
   /** Where the Device counts. */
   readonly statistics: SharedArrayBuffer;
+  /** Where the thread's pool counts. */
+  readonly pool: SharedArrayBuffer;
   /** The eventfd in the thread's set. */
   readonly wakeFd: number;
   readonly limits: ThreadLimits;

@@ -8,6 +8,7 @@
 import type { Log } from "../block/context.ts";
 import type { Features } from "../block/device.ts";
 import { BlockError, toBlockError } from "../block/errors.ts";
+import { type PoolFigures, poolMemory, sharedPoolFigures } from "../block/pool.ts";
 import { NO_DATA, type Request } from "../block/request.ts";
 import { Statistics, statisticsMemory } from "../block/statistics.ts";
 import type { Geometry, Management, SnapshotInfo } from "../block/types.ts";
@@ -71,6 +72,7 @@ export class ThreadTarget implements Target {
   readonly driver = "blocking";
   readonly config: TargetConfig;
   readonly device: TargetDevice;
+  readonly buffers: PoolFigures;
   management: Management | null = null;
 
   readonly #options: TargetThreadOptions;
@@ -113,7 +115,8 @@ export class ThreadTarget implements Target {
     this.config = config;
     this.#options = options;
     this.#thread = options.files.joinThread();
-    const statistics = statisticsMemory();
+    const statistics = statisticsMemory(), pool = poolMemory();
+    this.buffers = sharedPoolFigures(pool);
     const call = (task: ThreadTask): Promise<ThreadResult & { ok: true }> => this.#call(task);
     this.device = this.#device = new ThreadDevice(config.name, statistics, call);
     this.#worker = new Worker(import.meta.url, { type: "module", name: THREAD_NAME });
@@ -130,6 +133,7 @@ export class ThreadTarget implements Target {
         config,
         plugins,
         statistics,
+        pool,
         wakeFd: this.#wakeFd,
         limits,
       } satisfies ToTargetThread,

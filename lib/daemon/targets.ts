@@ -64,6 +64,20 @@ export interface Admission {
   update(reachable: Reachable): Promise<void>;
 }
 
+/** Which targets get threads of their own, and what for. */
+export interface Driving {
+  /** Which driver is wanted. */
+  readonly driver: DriverChoice;
+  /** Files of backends in the registry that are not among dmu's own. */
+  readonly plugins: readonly string[];
+  /** Limits of connections in threads of targets. */
+  readonly limits: ThreadLimits;
+  /** Why a target of this name has to be on the main thread, or null. */
+  bound(name: string): string | null;
+}
+
+const UNDRIVEN: Driving = { driver: "streams", plugins: [], limits: {}, bound: () => null };
+
 /** What targets need of their daemon. */
 export interface TargetsOptions {
   /** The kinds of backends and filters. */
@@ -78,14 +92,8 @@ export interface TargetsOptions {
   readonly tls: boolean;
   /** The target of clients that name none; null for the one called "default", if there is one. */
   readonly defaultTarget: string | null;
-  /** Which driver targets get. */
-  readonly driver: DriverChoice;
-  /** Files of backends in the registry that are not among dmu's own. */
-  readonly plugins: readonly string[];
-  /** Limits of connections in threads of targets. */
-  readonly limits: ThreadLimits;
-  /** Why a target of this name has to be on the main thread, or null. */
-  bound(name: string): string | null;
+  /** How targets get threads of their own; they get none if it is left out. */
+  readonly driving?: Driving;
 }
 
 /** How access is taken away. */
@@ -330,7 +338,8 @@ export class Targets {
 
   async #openStorage(entry: Entry): Promise<void> {
     const { wish } = entry;
-    const { registry, pool, log, files, driver, plugins, limits, bound } = this.#options;
+    const { registry, pool, log, files, driving = UNDRIVEN } = this.#options;
+    const { driver, plugins, limits, bound } = driving;
     const target = await openDrivenTarget(wish, {
       registry,
       pool,
