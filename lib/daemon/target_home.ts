@@ -92,6 +92,7 @@ export class TargetHome {
     const loop = new SessionLoop({
       wakeFd,
       now_ms: () => performance.now(),
+      waits: () => this.#waits(target),
       scarce: () => pool.scarce,
       scarceSweep_ms,
       scarcePartialBytes: SCARCE_PARTIAL_BYTES,
@@ -105,11 +106,15 @@ export class TargetHome {
     this.#tell({ kind: "opened", shape: this.#shape(target), verbs, epollFd: loop.fd });
     while (!this.#closed) {
       // Storage that breaks its word, or a task, needs the event loop: both then have their turns.
-      const waits = this.#tasks > 0 || target.device.inFlight > 0;
-      const signals = this.#loop === null ? 0 : waits ? loop.turn() : loop.run();
+      const signals = this.#loop === null ? 0 : this.#waits(target) ? loop.turn() : loop.run();
       if (signals > 0) await this.#counter.caughtUp(signals);
-      else if (waits) await new Promise((resolve) => setTimeout(resolve, 0));
+      else await new Promise((resolve) => setTimeout(resolve, 0));
     }
+  }
+
+  /** Something is under way that needs the event loop. */
+  #waits({ device }: LocalTarget): boolean {
+    return this.#tasks > 0 || device.inFlight > 0;
   }
 
   /** Opens the target; null if it cannot be, or not here, which the main thread hears. */

@@ -32,6 +32,8 @@ export interface SessionLoopOptions {
   readonly wakeFd: number;
   /** The time, from any beginning. */
   now_ms(): number;
+  /** Work is under way that only the event loop can end: `run` returns. */
+  waits(): boolean;
   /** Memory is scarce. */
   scarce(): boolean;
   /** Time in ms between two looks at who holds memory while it is scarce. */
@@ -148,10 +150,12 @@ export class SessionLoop {
     this.#epoll.close();
   }
 
-  /** Serves until the eventfd is signalled; gives how often it was. */
+  /** Serves until the eventfd is signalled; gives how often it was, 0 if it returns because of `waits`. */
   run(): number {
+    const { waits } = this.#options;
     for (;;) {
       this.#runQueue();
+      if (waits()) return 0;
       const signals = this.#serve(this.#rapid.wait(this.#patience_ms()));
       if (signals > 0) return signals;
     }
@@ -163,6 +167,7 @@ export class SessionLoop {
    */
   turn(): number {
     this.#runQueue();
+    this.#planSweep();
     return this.#serve(this.#epoll.wait(0));
   }
 
@@ -185,11 +190,17 @@ export class SessionLoop {
   /** How long there is nothing to do by itself. */
   #patience_ms(): number {
     if (this.#queue.length > 0) return 0;
+    this.#planSweep();
+    const until_ms = Math.min(this.#lookAt_ms, this.#sweepAt_ms);
+    if (until_ms === Infinity) return -1;
+    return Math.max(0, Math.ceil(until_ms - this.#options.now_ms()));
+  }
+
+  /** While memory is scarce it is looked at now and then who holds it. */
+  #planSweep(): void {
     const { now_ms, scarce, scarceSweep_ms } = this.#options;
     if (!scarce()) this.#sweepAt_ms = Infinity;
     else if (this.#sweepAt_ms === Infinity) this.#sweepAt_ms = now_ms() + scarceSweep_ms;
-    const until_ms = Math.min(this.#lookAt_ms, this.#sweepAt_ms);
-    return until_ms === Infinity ? -1 : Math.max(0, Math.ceil(until_ms - now_ms()));
   }
 
   #step(connection: Connection, events: number): void {
