@@ -96,10 +96,10 @@ async function read(device: Pick<Device, "submit">, offset: number): Promise<Uin
 
 Deno.test("a target gets a thread of its own where its storage never waits, and only there", async () => {
   const specs = { m: "memory:1M", f: "file:DIR/f?size=1M", p: "pattern:1M", n: "null:1M" };
-  await withDaemon({ specs }, async ({ daemon }) => {
-    assert.deepEqual([...daemon.targets.values()].map(({ driver }) => driver), [
-      ...Array.from({ length: 4 }, () => "blocking"),
-    ]);
+  await withDaemon({ specs }, ({ daemon }) => {
+    const drivers = [...daemon.targets.values()].map(({ driver }) => driver);
+    assert.deepEqual(drivers, Array.from({ length: 4 }, () => "blocking"));
+    return Promise.resolve();
   });
   const delay = { specs: { m: "memory:1M" }, filters: ["delay:?read=1ms"] };
   await withDaemon(delay, ({ daemon }) => {

@@ -5,7 +5,7 @@
  * @module
  */
 import { memory, type MemoryOptions } from "../../backends/memory.ts";
-import type { BackendType, Maybe } from "../../lib/block/types.ts";
+import type { BackendType, Maybe, Opened } from "../../lib/block/types.ts";
 
 /** The block whose read is fatal, in bytes. */
 const FATAL_BYTES = 4096;
@@ -14,7 +14,7 @@ const FATAL_BYTES = 4096;
 export const fatal: BackendType<MemoryOptions> = {
   ...memory,
   name: "fatal",
-  async open(...args) {
+  async open(...args): Promise<Opened> {
     const { backend } = await memory.open(...args);
     const { size } = backend.geometry;
     return {
