@@ -124,7 +124,8 @@ export class Device implements AsyncDisposable {
     if (!request.gate.enter()) {
       throw new BlockError("ENODEV", `Cannot ${request.operation}: access was revoked`);
     }
-    const startUs = this.#clock.now();
+    const clock = this.#clock;
+    const startUs = clock.recent === undefined ? clock.now() : clock.recent();
     const token = this.tap === null ? 0 : this.tap.submitted(request, startUs);
     this.statistics.inFlight += 1;
     let outcome: Maybe<void>;

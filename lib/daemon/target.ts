@@ -12,7 +12,7 @@ import type { Statistics } from "../block/statistics.ts";
 import { type ExportInfo, exportInfoOf } from "../nbd/export_info.ts";
 import type { TargetConfig } from "./config.ts";
 import { systemContext } from "./context.ts";
-import type { OpenContext } from "../block/context.ts";
+import type { Clock, OpenContext } from "../block/context.ts";
 
 /** Who moves the bytes of a target: the event loop of the main thread, or a thread of the target's own. */
 export type DriverName = "streams" | "blocking";
@@ -57,6 +57,8 @@ export interface TargetSurroundings {
   readonly mayBlock?: boolean;
   /** Where to count; counters of its own if left out. */
   readonly statistics?: Statistics;
+  /** Measures time; the clock of the system if left out. */
+  readonly clock?: Clock;
 }
 
 /** Opens a target in this thread. Throws UsageError for a wrong spec, BlockError for what cannot be opened. */
@@ -64,7 +66,7 @@ export async function openTarget(
   config: TargetConfig,
   surroundings: TargetSurroundings,
 ): Promise<LocalTarget> {
-  const { registry, pool, log, giveUp, mayBlock = false, statistics } = surroundings;
+  const { registry, pool, log, giveUp, mayBlock = false, statistics, clock } = surroundings;
   const prepared = registry.prepare(config.spec);
   const filters = (config.filters ?? []).map((spec) => registry.prepareFilter(spec));
   const teardown = new AbortController();
@@ -73,6 +75,7 @@ export async function openTarget(
     signal: teardown.signal,
     readOnly: config.readOnly,
     mayBlock,
+    ...(clock === undefined ? {} : { clock }),
   });
   const open = async (): Promise<Opened> => {
     let { opened } = await prepared.open(context);

@@ -17,6 +17,7 @@ import { SharedGate } from "../handle/shared_gate.ts";
 import { NbdServerSession } from "../nbd/server_session.ts";
 import { closeDescriptor } from "../sys/socket.ts";
 import type { WorkerScope } from "../sys/worker_scope.ts";
+import { ThreadClock } from "./context.ts";
 import { registerModule } from "./external_backend.ts";
 import { SCARCE_PARTIAL_BYTES, SCARCE_SWEEP_MS } from "./limits.ts";
 import { type LocalTarget, openTarget } from "./target.ts";
@@ -48,6 +49,7 @@ export class TargetHome {
   readonly #scope: WorkerScope;
   readonly #counter = new WakeCounter();
   readonly #giveUp = new AbortController();
+  readonly #clock = new ThreadClock();
   #target: LocalTarget | null = null;
   #loop: SessionLoop | null = null;
   /** Tasks whose result is not known yet. */
@@ -91,7 +93,7 @@ export class TargetHome {
     const { pool } = target.device;
     const loop = new SessionLoop({
       wakeFd,
-      now_ms: () => performance.now(),
+      now_ms: () => this.#clock.now() / 1000,
       waits: () => this.#waits(target),
       scarce: () => pool.scarce,
       scarceSweep_ms,
@@ -130,6 +132,7 @@ export class TargetHome {
         log: threadLog((level, text) => this.#tell({ kind: "log", level, text })),
         giveUp: this.#giveUp.signal,
         mayBlock: true,
+        clock: this.#clock,
         statistics: new Statistics(statistics),
       });
       if (target.device.features.synchronous) return target;
@@ -158,6 +161,7 @@ export class TargetHome {
     const target = this.#target;
     if (target === null) return;
     this.#tasks += 1;
+    this.#clock.now();
     const end = (result: ThreadResult): void => {
       this.#tasks -= 1;
       this.#closed ||= task.verb === "close";

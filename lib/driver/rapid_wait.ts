@@ -5,10 +5,8 @@
  *
  * @module
  */
+import { processorsOnline } from "../sys/clock.ts";
 import { yieldProcessor } from "../sys/poll.ts";
-
-/** With one processor whoever looks keeps away whom it waits for. */
-const MAY_SPIN = navigator.hardwareConcurrency > 1;
 
 /** What is waited with: the number of events after at most so many ms (-1: for ever, 0: now). */
 export type WaitCall = (timeout_ms: number) => number;
@@ -25,7 +23,8 @@ export class RapidWait {
   constructor(wait: WaitCall, now_ms: () => number, spin_us: number) {
     this.#wait = wait;
     this.#now_ms = now_ms;
-    this.#spin_ms = MAY_SPIN ? spin_us / 1000 : 0;
+    // With one processor whoever looks keeps away whom it waits for.
+    this.#spin_ms = processorsOnline() > 1 ? spin_us / 1000 : 0;
   }
 
   /** Waits; gives what the last call gave. */

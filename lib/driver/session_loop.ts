@@ -30,7 +30,7 @@ import { RapidWait } from "./rapid_wait.ts";
 export interface SessionLoopOptions {
   /** The eventfd that makes `run` return. */
   readonly wakeFd: number;
-  /** The time, from any beginning. */
+  /** The time, from any beginning; it is asked for it whenever a connection has its turn. */
   now_ms(): number;
   /** Work is under way that only the event loop can end: `run` returns. */
   waits(): boolean;
@@ -209,6 +209,7 @@ export class SessionLoop {
       return;
     }
     const { session, fd } = connection;
+    this.#options.now_ms();
     try {
       if ((events & POLL_IN) !== 0 && session.ready && !connection.inputEnded) {
         const into = this.#into;
@@ -234,6 +235,7 @@ export class SessionLoop {
     this.#queue = [];
     for (const connection of queue) {
       connection.queued = false;
+      this.#options.now_ms();
       this.#flush(connection);
     }
   }

@@ -22,6 +22,8 @@ const SYMBOLS = {
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
   sched_yield: { parameters: [], result: "i32" },
+  sysconf: { parameters: ["i32"], result: "i64" },
+  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
   poll: { parameters: ["buffer", "usize", "i32"], result: "i32" },
   epoll_create1: { parameters: ["i32"], result: "i32" },
   epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
@@ -84,5 +86,7 @@ export const O_RDONLY = 0, O_CLOEXEC = 0o2000000;
 export const LOCK_EX = 2, LOCK_NB = 4;
 /** Flags of eventfd. */
 export const EFD_NONBLOCK = 0o4000, EFD_CLOEXEC = 0o2000000;
+/** Names of sysconf, and clocks. */
+export const SC_NPROCESSORS_ONLN = 84, CLOCK_MONOTONIC = 1;
 /** Flags and operations of epoll. */
 export const EPOLL_CLOEXEC = 0o2000000, EPOLL_CTL_ADD = 1, EPOLL_CTL_DEL = 2, EPOLL_CTL_MOD = 3;
