@@ -10,6 +10,7 @@ import { BufferPool } from "../block/pool.ts";
 import { makeRequest } from "../block/request.ts";
 import { Statistics } from "../block/statistics.ts";
 import type { Management } from "../block/types.ts";
+import { TURN_BATCH_BYTES } from "../driver/limits.ts";
 import { SessionLoop } from "../driver/session_loop.ts";
 import { threadLog } from "../driver/thread_log.ts";
 import { WakeCounter } from "../driver/wake.ts";
@@ -149,7 +150,13 @@ export class TargetHome {
     try {
       if (target === null || loop === null) throw new Error("the target is closed");
       const { device } = target;
-      const session = new NbdServerSession({ device, gate: new SharedGate(file), state, unread });
+      const session = new NbdServerSession({
+        device,
+        gate: new SharedGate(file),
+        state,
+        unread,
+        batchBytes: TURN_BATCH_BYTES,
+      });
       loop.add(id, fd, session);
     } catch (error) {
       closeDescriptor(fd);

@@ -46,6 +46,11 @@ export const KEEP_ALIVE: {
 export const TURN_READ_BYTES: number = 512 * KIB;
 /** Bytes that the blocking driver sends on a connection before others have their turn. */
 export const TURN_SEND_BYTES: number = 4 * MIB;
+/**
+ * Unsent replies of a connection, in bytes, above which the blocking driver's requests wait: replies are
+ * sent while they are in the processor's cache, and their memory is used again there.
+ */
+export const TURN_BATCH_BYTES: number = 512 * KIB;
 /** Outputs that the blocking driver takes of a session before others have their turn. */
 export const TURN_OUTPUTS_MAX = 64;
 /** Bytes that the kernel takes of a unix connection before its peer has read them: a batch of replies. */

@@ -39,6 +39,8 @@ export interface NbdServerSessionOptions {
   readonly state: HandshakeState;
   /** Bytes that came behind the handshake; they are taken up at the first `takeOutput`. */
   readonly unread?: Uint8Array;
+  /** Unsent replies, in bytes, above which requests wait; OUTPUT_BATCH_BYTES if left out. */
+  readonly batchBytes?: number;
 }
 
 const NO_VIEW = new DataView(new ArrayBuffer(0));
@@ -49,6 +51,7 @@ export class NbdServerSession implements BlockingSession {
   onWake: (() => void) | null = null;
 
   readonly #extended: boolean;
+  readonly #batchBytes: number;
   readonly #pool: BufferPool;
   readonly #splitter: FrameSplitter;
   readonly #queue: ReplyQueue;
@@ -73,6 +76,7 @@ export class NbdServerSession implements BlockingSession {
   constructor(options: NbdServerSessionOptions) {
     const { device, gate, state, unread } = options;
     this.#extended = state.extended;
+    this.#batchBytes = options.batchBytes ?? OUTPUT_BATCH_BYTES;
     const format = state.extended ? EXTENDED_REQUESTS : COMPACT_REQUESTS;
     this.#pool = device.pool;
     this.#splitter = new FrameSplitter(format, device.pool);
@@ -192,7 +196,7 @@ export class NbdServerSession implements BlockingSession {
     const bytesMax = this.#pool.scarce ? SCARCE_CONNECTION_BYTES : CONNECTION_BYTES_MAX;
     return inFlight >= CONNECTION_REQUESTS_MAX ||
       unsentBytes + dataBytes >= bytesMax ||
-      unsentBytes - replyBytes >= OUTPUT_BATCH_BYTES;
+      unsentBytes - replyBytes >= this.#batchBytes;
   }
 
   /** Serves the requests that have arrived, as far as the limits allow. */
