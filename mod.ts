@@ -59,6 +59,9 @@ export {
 } from "./lib/daemon/context.ts";
 export * from "./lib/daemon/config.ts";
 export * from "./lib/daemon/endpoint.ts";
+export { type OpenDevice, openDevice, type OpenDeviceOptions } from "./lib/daemon/open_device.ts";
+export type { DataKept } from "./lib/trace/recorder.ts";
+export type { TraceConfig } from "./lib/daemon/trace_config.ts";
 export type { ControlConfig, Hooks } from "./lib/daemon/control_config.ts";
 export * from "./lib/daemon/control_place.ts";
 export * as control from "./lib/daemon/control_client.ts";

@@ -63,28 +63,29 @@ interface FioReport {
   }[];
 }
 
-async function fio(uri: string, size: number, each: Load, seconds: number): Promise<FioReport> {
+/** Runs fio, pinned; `span` says where and for how long: `--size=…`, `--runtime=…`, `--io_size=…`. */
+async function fio(uri: string, each: Load, span: readonly string[]): Promise<FioReport> {
   const text = await command("taskset", [
     ...["-c", String(pinning().client), "fio", "--name=load", "--ioengine=nbd", `--uri=${uri}`],
-    ...[`--size=${size}`, `--rw=${each.pattern}`, `--bs=${each.block}`, `--iodepth=${each.depth}`],
-    ...["--time_based", `--runtime=${seconds}`, "--norandommap", "--randrepeat=1"],
-    "--output-format=json",
+    ...[`--rw=${each.pattern}`, `--bs=${each.block}`, `--iodepth=${each.depth}`, ...span],
+    ...["--norandommap", "--randrepeat=1", "--output-format=json"],
   ]);
   const report: FioReport = JSON.parse(text.slice(text.indexOf("{")));
   return report;
 }
 
-/** Warms up for `warmUpSeconds`, then measures for `seconds`. `size` is that of the device, in bytes. */
-export async function measure(
+function timed(size: number, seconds: number): string[] {
+  return [`--size=${size}`, "--time_based", `--runtime=${seconds}`];
+}
+
+/** Measures one run of fio; it counts only if every byte is accounted for. */
+export async function measureOnce(
   server: Running,
   each: Load,
-  size: number,
-  warmUpSeconds: number,
-  seconds: number,
+  span: readonly string[],
 ): Promise<Measurement> {
-  await fio(server.uri, size, each, warmUpSeconds);
   const before = cpuTimeUs(server.pid);
-  const [job] = (await fio(server.uri, size, each, seconds)).jobs;
+  const [job] = (await fio(server.uri, each, span)).jobs;
   const cpuUs = cpuTimeUs(server.pid) - before;
   if (job === undefined || job.error !== 0) throw new Error(`Cannot use the run: fio failed`);
   const direction = each.pattern.endsWith("read") ? job.read : job.write;
@@ -97,4 +98,16 @@ export async function measure(
     cpuUs: cpuUs / requests,
     latencyUs99: (direction.clat_ns.percentile?.["99.000000"] ?? 0) / 1000,
   };
+}
+
+/** Warms up for `warmUpSeconds`, unless that is 0, then measures for `seconds`. `size` is that of the device, in bytes. */
+export async function measure(
+  server: Running,
+  each: Load,
+  size: number,
+  warmUpSeconds: number,
+  seconds: number,
+): Promise<Measurement> {
+  if (warmUpSeconds > 0) await fio(server.uri, each, timed(size, warmUpSeconds));
+  return await measureOnce(server, each, timed(size, seconds));
 }

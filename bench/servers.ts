@@ -31,6 +31,9 @@ export interface Server {
 
 const MAIN = fileURLToPath(new URL("../cli/main.ts", import.meta.url));
 
+/** The words before the arguments of dmu. */
+export const DMU: readonly string[] = [Deno.execPath(), "run", "--allow-all", "--quiet", MAIN];
+
 /** Time that a server may take to start, in ms. */
 const START_MS_MAX = 10_000;
 
@@ -43,8 +46,8 @@ async function served(uri: string): Promise<void> {
   }
 }
 
-/** Starts a server in the foreground, pinned. */
-async function start(folder: string, args: readonly string[]): Promise<Running> {
+/** Starts a server in the foreground, pinned, on the socket "socket" of `folder`. */
+export async function start(folder: string, args: readonly string[]): Promise<Running> {
   const child = new Deno.Command("taskset", {
     args: ["-c", String(pinning().server), ...args],
     stdin: "null",
@@ -65,18 +68,19 @@ async function start(folder: string, args: readonly string[]): Promise<Running> 
   return { uri, pid: child.pid, stop };
 }
 
+/** Starts dmu with a socket in `folder` and what else is on its command line. */
+export function startDmu(folder: string, args: readonly string[]): Promise<Running> {
+  return start(folder, [...DMU, "serve", "--nbd", `unix:${join(folder, "socket")}`, ...args]);
+}
+
 /** All servers; the first is the one that the others are compared with. */
 export const SERVERS: readonly Server[] = [
   {
     name: "dmu",
-    version: [Deno.execPath(), "run", "--allow-all", "--quiet", MAIN, "version"],
+    version: [...DMU, "version"],
     notes: { memory: "memory backend", file: "file backend" },
     start: (storage, folder, file, size) =>
-      start(folder, [
-        ...[Deno.execPath(), "run", "--allow-all", "--quiet", MAIN, "serve"],
-        ...["--nbd", `unix:${join(folder, "socket")}`],
-        `default=${storage === "memory" ? `memory:${size}` : `file:${file}`}`,
-      ]),
+      startDmu(folder, [`default=${storage === "memory" ? `memory:${size}` : `file:${file}`}`]),
   },
   {
     name: "nbdkit",

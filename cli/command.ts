@@ -86,6 +86,18 @@ export function seconds(max: number, least = 0): (value: string) => number {
   };
 }
 
+/** Reads what `parse` understands; it gives null for what it does not. `mustBe` completes "It must be". */
+export function parsedBy<T>(
+  parse: (value: string) => T | null,
+  mustBe: string,
+): (value: string) => T {
+  return (value) => {
+    const parsed = parse(value);
+    if (parsed !== null) return parsed;
+    throw new InvalidArgumentError(`It must be ${mustBe}.`);
+  };
+}
+
 /**
  * Runs the command that `args` name. False if none was named: the help has been printed instead.
  * Throws UsageError for arguments that are wrong. Help that was asked for counts as done.

@@ -60,6 +60,9 @@ _dmu() {
 complete -F _dmu dmu
 `;
 
+/** Arguments that are paths. */
+const FILE_ARGUMENTS = ["file", "files", "trace", "in", "out"];
+
 /** What onexit actions begin with. */
 const ACTIONS = ["remove", "snapshot", "flush", "commit", "hook"];
 
@@ -116,8 +119,10 @@ function describe(root: RootCommand, each: AnyCommand, typed: Typed, above = "")
     const { argChoices = [], variadic } = argument;
     const handler = (add: Complete): void => {
       for (const choice of argChoices) add(choice, "");
+      if (name === "replay" && argument.name() === "target") completeSpec(add, word);
       if (isLive(argument)) completeLive(add, argument.name(), typed);
       else if (argument.name() === "kind") completeKind(add);
+      else if (FILE_ARGUMENTS.includes(argument.name())) completePath(add, word, "");
       else if (argument.name() === "filter") completeFilter(add);
       else if (argChoices.length === 0) completeSpec(add, word);
     };
@@ -157,11 +162,18 @@ function completeFilter(add: Complete): void {
   for (const { name, summary } of defaultRegistry().filters) add(name, summary);
 }
 
-/** Kinds of storage and schemes; after `file:` the files. What stands before NAME's "=" is left out. */
+/** Kinds of storage and schemes; after `file:` and others that take a path the files. What stands before NAME's "=" is left out. */
 function completeSpec(add: Complete, whole: string): void {
   const word = whole.replace(/^[\w.-]+=/, "");
-  if (word.startsWith("file:")) return completePath(add, word.slice("file:".length), "file:");
-  for (const { name, summary, schemes = [] } of defaultRegistry().backends) {
+  const { backends } = defaultRegistry();
+  const kind = backends.find(({ name, argument }) =>
+    argument === "path" && word.startsWith(`${name}:`)
+  );
+  if (kind !== undefined) {
+    const prefix = `${kind.name}:`;
+    return completePath(add, word.slice(prefix.length), prefix);
+  }
+  for (const { name, summary, schemes = [] } of backends) {
     if (schemes.length === 0) add(`${name}:`, summary);
     for (const scheme of schemes) add(`${scheme}://`, summary);
   }

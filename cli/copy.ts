@@ -6,19 +6,22 @@
 import { measureAllocation } from "../lib/block/allocation.ts";
 import { copyDevice, type CopyReport } from "../lib/block/copy.ts";
 import type { Device } from "../lib/block/device.ts";
-import { BlockError } from "../lib/block/errors.ts";
+import { hasErrno, toBlockError } from "../lib/block/errors.ts";
 import { COPY_DEPTH, COPY_DEPTH_MAX } from "../lib/block/limits.ts";
-import { describeOptions } from "../lib/block/options.ts";
 import type { Registry } from "../lib/block/registry.ts";
 import { formatDuration, formatRate, formatSize } from "../lib/block/size.ts";
 import { parseSpec, type Spec, withDefaultOption } from "../lib/block/spec.ts";
+import { UsageError } from "../lib/block/usage_error.ts";
 import { systemClock } from "../lib/daemon/context.ts";
 import { openDevice } from "../lib/daemon/open_device.ts";
 import { type AnyCommand, collect, command, examples, wholeNumber } from "./command.ts";
+import { createOptionsHelp, OPTION_HELP, parseCreateOptions } from "./image/create.ts";
+import { sizeArgument, withImageContext } from "./image/find.ts";
+import { interruptible } from "./interrupt.ts";
 import { type CliIo, cliLog } from "./io.ts";
 import { plural, printJson } from "./output.ts";
 import { startProgress } from "./progress.ts";
-import { BACKEND_HELP, registryWith } from "./setup.ts";
+import { BACKEND_HELP, hasOption, registryWith, sizedLike } from "./setup.ts";
 
 /** Longest look for data in a destination before it is taken for one that has some, in ms. */
 const ZERO_CHECK_MS_MAX = 500;
@@ -27,17 +30,53 @@ interface Settings {
   readonly verify: boolean;
   readonly sparse: boolean;
   readonly depth: number;
+  /** What a new image is to be: `name=value`, or nothing. */
+  readonly create: readonly string[];
+}
+
+/** The destination opened so that it compresses. Throws UsageError if its kind cannot. */
+function compressing(registry: Registry, spec: Spec): Spec {
+  const type = registry.find(spec);
+  if (hasOption(type, "compress")) return withDefaultOption(spec, "compress", true);
+  const able = registry.backends.filter((each) => hasOption(each, "compress"));
+  const reason = `${type.name} does not compress, ${able.map(({ name }) => name).join(", ")} does`;
+  throw new UsageError(`Cannot copy with --compress: ${reason}`, spec.kindPlace);
 }
 
 /**
- * The destination as it is opened: where its kind has a size (a file that is created, memory) and
- * none is told, it gets the source's.
+ * Makes the image that is to be the destination, of the source's size, if its kind has image tools
+ * and it is not there. Options for it are wrong where there is nothing to make: UsageError.
  */
-function sizedLike(registry: Registry, spec: Spec, source: Device): Spec {
-  const { argument, options } = registry.find(spec);
-  if (!describeOptions(options).some(({ name }) => name === "size")) return spec;
-  if (argument === "size" && spec.argument !== "") return spec;
-  return withDefaultOption(spec, "size", source.geometry.size);
+async function createDestination(
+  io: CliIo,
+  registry: Registry,
+  spec: Spec,
+  source: Device,
+  options: readonly string[],
+): Promise<void> {
+  const tooMany = (reason: string): UsageError =>
+    new UsageError(`Cannot use -o ${options[0]}: ${reason}`, spec.argumentPlace);
+  const { image } = registry.find(spec);
+  if (image === undefined) {
+    if (options.length > 0) throw tooMany("it is for images that are made");
+    return;
+  }
+  const prepared = registry.prepareImage(spec);
+  const told = spec.options.get("size");
+  const size = told === undefined ? source.geometry.size : sizeArgument(String(told.value));
+  const create = parseCreateOptions(prepared, options);
+  try {
+    await withImageContext(
+      io,
+      "create",
+      false,
+      (context) => image.create(prepared.disk, { size, replace: false }, create, context),
+    );
+  } catch (error) {
+    const isThere = hasErrno(error) && toBlockError(error).errno === "EEXIST";
+    if (!isThere) throw error;
+    if (options.length > 0) throw tooMany("it is for a new image, and the destination is there");
+  }
 }
 
 /** True if the destination is known to read as zeroes all over, as a new file does. */
@@ -52,31 +91,30 @@ async function copyWithProgress(
   io: CliIo,
   source: Device,
   destination: Device,
-  settings: Settings,
+  settings: Settings & { readonly unitBytes: number },
 ): Promise<CopyReport> {
-  const { verify, sparse, depth } = settings;
-  const stop = new AbortController();
-  let signals = 0;
-  const removeHandler = io.onStopSignal(() => {
-    signals += 1;
-    if (signals > 1) io.exitNow(1);
-    stop.abort(new BlockError("EINTR", "Cannot finish the copy: it was interrupted"));
-  });
+  const { verify, sparse, depth, unitBytes } = settings;
   const bars = { copy: startProgress(io, "copy"), verify: startProgress(io, "verify") };
   try {
-    return await copyDevice(source, destination, {
-      clock: systemClock,
-      signal: stop.signal,
-      verify,
-      sparse,
-      depth,
-      destinationIsZero: sparse && await isZero(destination),
-      onProgress: ({ phase, bytesDone, bytesTotal }) => bars[phase].update(bytesDone, bytesTotal),
-    });
+    return await interruptible(
+      io,
+      "finish the copy",
+      async (signal) =>
+        copyDevice(source, destination, {
+          clock: systemClock,
+          signal,
+          verify,
+          sparse,
+          depth,
+          unitBytes,
+          destinationIsZero: sparse && await isZero(destination),
+          onProgress: ({ phase, bytesDone, bytesTotal }) =>
+            bars[phase].update(bytesDone, bytesTotal),
+        }),
+    );
   } finally {
     bars.copy.clear();
     bars.verify.clear();
-    removeHandler();
   }
 }
 
@@ -100,7 +138,8 @@ export function copyCommand(io: CliIo): AnyCommand {
     .summary("copy one disk to another, holes staying holes")
     .description(
       "Copy all of one disk to another; either can be a spec or an NBD URI. A file that is not " +
-        "there is created with the size of the source. What the destination held is overwritten.",
+        "there, or an image, is created with the size of the source. What the destination held is " +
+        "overwritten.",
     )
     .argument("<source>", "KIND:ARGUMENT?option=value, or an NBD URI")
     .argument("<destination>", "the same")
@@ -112,6 +151,8 @@ export function copyCommand(io: CliIo): AnyCommand {
       wholeNumber(1, COPY_DEPTH_MAX),
       COPY_DEPTH,
     )
+    .option("--compress", "store data compressed, if the destination can")
+    .option("-o <option=value>", OPTION_HELP, collect)
     .option("--backend <file>", BACKEND_HELP, collect)
     .option("--json", "print a report as JSON")
     .option("--verbose", "show debug messages, and stacks of errors")
@@ -120,9 +161,11 @@ export function copyCommand(io: CliIo): AnyCommand {
       examples([
         ["Download an export", "dmu copy nbd://server/disk file:disk.img --verify"],
         ["Upload an image", "dmu copy file:disk.img nbd+unix:///disk?socket=nbd.sock"],
-      ]),
+        ["Convert, compressed", "dmu copy file:disk.img qcow2:disk.qcow2 --compress"],
+      ]) + "\n" + createOptionsHelp(),
     )
-    .action(async (from, to, { backend, json, depth, sparse, verify = false }) => {
+    .action(async (from, to, options) => {
+      const { backend, json, depth, sparse, verify = false, compress = false, o = [] } = options;
       const registry = await registryWith(backend);
       const { kinds } = registry;
       const sourceSpec = parseSpec(from, { kinds });
@@ -130,11 +173,14 @@ export function copyCommand(io: CliIo): AnyCommand {
       registry.prepare(sourceSpec);
       registry.find(destinationSpec);
       const log = cliLog(io);
-      const report = await copySpecs(io, { registry, log, sourceSpec, destinationSpec }, {
-        verify,
-        sparse,
-        depth,
-      });
+      const sides = {
+        registry,
+        log,
+        sourceSpec,
+        destinationSpec: compress ? compressing(registry, destinationSpec) : destinationSpec,
+      };
+      const settings = { verify, sparse, depth, create: o };
+      const report = await copySpecs(io, sides, settings);
       if (json) return printJson(io, { source: from, destination: to, ...report });
       printReport(io, report);
     });
@@ -151,7 +197,12 @@ interface Sides {
 async function copySpecs(io: CliIo, sides: Sides, settings: Settings): Promise<CopyReport> {
   const { registry, log, sourceSpec, destinationSpec } = sides;
   await using source = await openDevice(sourceSpec, { registry, log, readOnly: true });
-  const sized = sizedLike(registry, destinationSpec, source.device);
+  await createDestination(io, registry, destinationSpec, source.device, settings.create);
+  const sized = sizedLike(registry, destinationSpec, source.device.geometry.size);
   await using destination = await openDevice(sized, { registry, log, readOnly: false });
-  return await copyWithProgress(io, source.device, destination.device, settings);
+  // Images keep whole clusters, and a cluster that is written piece by piece is not compressed.
+  const isImage = registry.find(destinationSpec).image !== undefined;
+  const { preferred, minimum } = destination.device.geometry;
+  const unitBytes = isImage ? preferred : minimum;
+  return await copyWithProgress(io, source.device, destination.device, { ...settings, unitBytes });
 }

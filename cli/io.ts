@@ -12,6 +12,10 @@ import { printable } from "./safe_text.ts";
 export interface CliIo {
   /** Writes to standard output: results and nothing else. Throws OutputClosed if nobody reads it. */
   out(text: string): void;
+  /** Writes bytes to standard output, all of them. Throws as `out`. */
+  outBytes(bytes: Uint8Array): void;
+  /** Standard input; once. */
+  input(): ReadableStream<Uint8Array>;
   /** Writes to standard error: errors, warnings, progress. Never throws. */
   err(text: string): void;
   /** Standard error is a terminal: progress can be drawn. */
@@ -95,9 +99,24 @@ function hangUpIsIgnored(): boolean {
   }
 }
 
-function writeAll(to: { writeSync(bytes: Uint8Array): number }, text: string): void {
-  let rest = new TextEncoder().encode(text);
-  while (rest.length > 0) rest = rest.subarray(to.writeSync(rest));
+interface Sink {
+  writeSync(bytes: Uint8Array): number;
+}
+
+function writeAll(to: Sink, bytes: Uint8Array): void {
+  for (let rest = bytes; rest.length > 0;) rest = rest.subarray(to.writeSync(rest));
+}
+
+function writeOut(bytes: Uint8Array): void {
+  try {
+    writeAll(Deno.stdout, bytes);
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) throw new OutputClosed({ cause: error });
+    if (!hasErrno(error)) throw error;
+    const { errno } = toBlockError(error);
+    const message = `Cannot write to standard output: ${errnoText(errno)}`;
+    throw new BlockError(errno, message, { cause: error });
+  }
 }
 
 /** The streams, terminal and signals of this process. */
@@ -105,20 +124,12 @@ export function processIo(): CliIo {
   const survivesHangUp = hangUpIsIgnored();
   return {
     verbose: false,
-    out(text: string): void {
-      try {
-        writeAll(Deno.stdout, text);
-      } catch (error) {
-        if (error instanceof Deno.errors.BrokenPipe) throw new OutputClosed({ cause: error });
-        if (!hasErrno(error)) throw error;
-        const { errno } = toBlockError(error);
-        const message = `Cannot write to standard output: ${errnoText(errno)}`;
-        throw new BlockError(errno, message, { cause: error });
-      }
-    },
+    out: (text) => writeOut(new TextEncoder().encode(text)),
+    outBytes: writeOut,
+    input: () => Deno.stdin.readable,
     err(text: string): void {
       try {
-        writeAll(Deno.stderr, text);
+        writeAll(Deno.stderr, new TextEncoder().encode(text));
       } catch {
         // There is nobody left to tell.
       }

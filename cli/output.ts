@@ -8,6 +8,7 @@ import { BlockError, hasErrno } from "../lib/block/errors.ts";
 import { formatSize } from "../lib/block/size.ts";
 import { caretLines, UsageError } from "../lib/block/usage_error.ts";
 import { SystemError } from "../lib/sys/system_error.ts";
+import { TraceError } from "../lib/trace/trace_error.ts";
 import type { CliIo } from "./io.ts";
 import { printable } from "./safe_text.ts";
 
@@ -17,6 +18,19 @@ export const EXIT_DONE = 0;
 export const EXIT_FAILED = 1;
 /** Exit code: the command line, or a file it names, is wrong. */
 export const EXIT_USAGE = 2;
+
+/** Thrown by a command that has done and printed all it had to, and whose result is in its exit code. */
+export class ExitCode extends Error {
+  /** The exit code, 1 to 255. */
+  readonly code: number;
+
+  /** `code` is what the command documents. */
+  constructor(code: number) {
+    super(`The result is exit code ${code}`);
+    this.name = "ExitCode";
+    this.code = code;
+  }
+}
 
 /** Prints a value as one line of JSON. */
 export function printJson(io: CliIo, value: unknown): void {
@@ -94,7 +108,9 @@ export function printError(io: CliIo, error: unknown): number {
     printStack(io, error);
     return EXIT_USAGE;
   }
-  const expected = error instanceof BlockError ? !isBug(error) : hasErrno(error);
+  const expected = error instanceof BlockError
+    ? !isBug(error)
+    : hasErrno(error) || error instanceof TraceError;
   const hint = expected || io.verbose ? "" : "; this should not happen: --verbose shows where";
   io.err(`dmu: ${line}${hint}\n`);
   printStack(io, error);
@@ -103,7 +119,7 @@ export function printError(io: CliIo, error: unknown): number {
 
 /** Written here, so a line break in the message comes from a name in it, and more follows. */
 function isOwn(error: unknown): boolean {
-  return error instanceof UsageError || error instanceof BlockError || error instanceof SystemError;
+  return [UsageError, BlockError, SystemError, TraceError].some((own) => error instanceof own);
 }
 
 /** A BlockError that was made of something that has no errno stands for a fault of a program. */

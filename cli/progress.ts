@@ -19,7 +19,7 @@ const RATE_MS = 3_000;
 
 /** Draws how far something is. */
 export interface Progress {
-  /** `done` of `total` bytes are done. Draws if the last time is long enough ago. */
+  /** `done` of `total` bytes (or ms) are done. Draws if the last time is long enough ago. */
   update(done: number, total: number): void;
   /** Removes the line. */
   clear(): void;
@@ -49,13 +49,17 @@ class Rate {
   }
 }
 
-/** The line for `done` of `total` bytes, without colour; at most `columns` wide. */
+/** What is counted: bytes, or milliseconds of something that takes its time. */
+export type ProgressUnit = "bytes" | "ms";
+
+/** The line for `done` of `total` bytes (or ms), without colour; at most `columns` wide. */
 export function progressLine(
   what: string,
   done: number,
   total: number,
   bytesPerSecond: number,
   columns: number = COLUMNS_MAX,
+  unit: ProgressUnit = "bytes",
 ): string {
   const share = total === 0 ? 1 : Math.min(1, done / total);
   const filled = Math.round(share * BAR_CELLS);
@@ -63,8 +67,9 @@ export function progressLine(
   const percent = `${Math.floor(share * 100)}%`.padStart(4);
   const left = bytesPerSecond > 0 ? (total - done) / bytesPerSecond * 1000 : null;
   const eta = left === null ? "" : `, ${formatDuration(Math.max(1000, left))} left`;
-  const rate = bytesPerSecond > 0 ? `, ${formatRate(bytesPerSecond)}` : "";
-  const line = `${what} ${bar}${percent} of ${formatSize(total)}${rate}${eta}`;
+  const rate = unit === "bytes" && bytesPerSecond > 0 ? `, ${formatRate(bytesPerSecond)}` : "";
+  const whole = unit === "bytes" ? formatSize(total) : formatDuration(total);
+  const line = `${what} ${bar}${percent} of ${whole}${rate}${eta}`;
   return line.slice(0, Math.min(columns, COLUMNS_MAX) - 1);
 }
 
@@ -75,6 +80,7 @@ export function startProgress(
   io: CliIo,
   what: string,
   nowMs: () => number = () => performance.now(),
+  unit: ProgressUnit = "bytes",
 ): Progress {
   if (!io.errIsTerminal) return NO_PROGRESS;
   const rate = new Rate(nowMs());
@@ -84,7 +90,7 @@ export function startProgress(
       const now = nowMs();
       if (now - drawnMs < REDRAW_MS) return;
       drawnMs = now;
-      const line = progressLine(what, done, total, rate.add(done, now), io.columns);
+      const line = progressLine(what, done, total, rate.add(done, now), io.columns, unit);
       const bar = /[█░]+/.exec(line)?.[0] ?? "";
       // Whether colours are wanted is told by `plain`: the stream checked here is another one.
       const shown = io.plain || bar === ""

@@ -11,11 +11,13 @@ import { completeCommand, completionCommand } from "./completion.ts";
 import { copyCommand } from "./copy.ts";
 import { createCommand } from "./create.ts";
 import { filtersCommand } from "./filters.ts";
+import { imageCommand } from "./image/mod.ts";
 import { infoCommand } from "./info.ts";
 import { type CliIo, OutputClosed } from "./io.ts";
 import { lsCommand } from "./ls.ts";
 import { onexitCommand } from "./onexit.ts";
-import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, printError } from "./output.ts";
+import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ExitCode, printError } from "./output.ts";
+import { replayCommand } from "./replay/mod.ts";
 import { resizeCommand } from "./resize.ts";
 import { revokeCommand } from "./revoke.ts";
 import { rmCommand } from "./rm.ts";
@@ -24,12 +26,20 @@ import { showCommand } from "./show.ts";
 import { simulateCommand } from "./simulate.ts";
 import { tableCommand } from "./table.ts";
 import { topCommand } from "./top.ts";
+import { traceCommand } from "./trace/mod.ts";
 import { VERSION, versionCommand } from "./version.ts";
 import { watchCommand } from "./watch.ts";
 
 /** All commands, in the groups in which the help lists them. */
 const GROUPS = [
-  ["Disks:", [serveCommand, infoCommand, copyCommand, backendsCommand, filtersCommand]],
+  ["Disks:", [
+    serveCommand,
+    infoCommand,
+    copyCommand,
+    imageCommand,
+    backendsCommand,
+    filtersCommand,
+  ]],
   ["The running daemon:", [
     createCommand,
     lsCommand,
@@ -42,6 +52,7 @@ const GROUPS = [
     admitCommand,
     onexitCommand,
   ]],
+  ["Traces:", [traceCommand, replayCommand]],
   ["dm-user:", [simulateCommand, tableCommand]],
   ["This program:", [completionCommand, versionCommand]],
 ] as const;
@@ -60,7 +71,12 @@ function program(io: CliIo): AnyCommand {
   return dmu;
 }
 
-/** Runs `dmu ARGS` and gives its exit code: 0 done, 1 failed, 2 wrong usage. */
+/** True for a command whose exit codes from 2 on say what it found: no error may look like that. */
+function hasVerdict([first, second]: readonly string[]): boolean {
+  return first === "image" && second === "check";
+}
+
+/** Runs `dmu ARGS` and gives its exit code: 0 done, 1 failed, 2 wrong usage (but see `dmu image check`). */
 export async function runCli(args: readonly string[], io: CliIo): Promise<number> {
   const own = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
   io.verbose = own.includes("--verbose");
@@ -69,6 +85,8 @@ export async function runCli(args: readonly string[], io: CliIo): Promise<number
   } catch (error) {
     // Whoever read the results has seen enough: nothing to complain about.
     if (error instanceof OutputClosed) return EXIT_FAILED;
-    return printError(io, error);
+    if (error instanceof ExitCode) return error.code;
+    const code = printError(io, error);
+    return hasVerdict(args) ? Math.min(code, EXIT_FAILED) : code;
   }
 }

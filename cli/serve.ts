@@ -22,6 +22,7 @@ import { DM_USER_FOLDER, parseDmUser } from "../lib/daemon/dm_user_config.ts";
 import { DRIVER_CHOICES, DRIVER_DEFAULT, isDriverChoice } from "../lib/daemon/driver_choice.ts";
 import { parseEndpoint, parseMetricsEndpoint } from "../lib/daemon/endpoint.ts";
 import { CHANNELS_MAX } from "../lib/daemon/limits.ts";
+import { withTraces } from "../lib/daemon/trace_config.ts";
 import { type AnyCommand, collect, command, examples, wholeNumber } from "./command.ts";
 import { type CliIo, cliLog } from "./io.ts";
 import { EXIT_FAILED, plural, printJson, twoColumns } from "./output.ts";
@@ -42,6 +43,9 @@ interface ServeOptions {
   readonly state?: string | undefined;
   readonly metrics?: string | undefined;
   readonly filter?: readonly string[] | undefined;
+  readonly trace?: readonly string[] | undefined;
+  readonly tracePayload?: true | undefined;
+  readonly traceDigest?: true | undefined;
   readonly dmUser?: readonly string[] | undefined;
   readonly channels?: number | undefined;
   readonly dmUserDir?: string | undefined;
@@ -100,6 +104,15 @@ function driverOf({ driver }: ServeOptions): Pick<ConfigParts, "driver"> {
   throw new UsageError(`Cannot use the driver "${driver}": there are ${choices}`);
 }
 
+/** The targets with the traces that the command line asks for. */
+function tracedTargets(targets: readonly TargetConfig[], options: ServeOptions): TargetConfig[] {
+  const { trace = [], tracePayload = false, traceDigest = false } = options;
+  if (trace.length === 0 && (tracePayload || traceDigest)) {
+    throw new UsageError("Cannot keep data without a trace: add --trace FILE");
+  }
+  return withTraces(targets, trace, tracePayload ? "payload" : traceDigest ? "digest" : "none");
+}
+
 /** The configuration that the file and the command line give together; the command line wins. */
 function merge(
   file: ConfigParts,
@@ -124,7 +137,7 @@ function merge(
   const endpoints = (options.nbd ?? []).map((text) => parseEndpoint(text));
   return {
     ...file,
-    targets: targets.map((target) => ({
+    targets: tracedTargets(targets, options).map((target) => ({
       ...target,
       readOnly: target.readOnly || options.readOnly === true,
     })),
@@ -355,6 +368,13 @@ export function serveCommand(io: CliIo): AnyCommand {
       collect,
     )
     .option(
+      "--trace <file>",
+      "record all requests in a new FILE, or those of one target as NAME=FILE (repeatable)",
+      collect,
+    )
+    .option("--trace-payload", "record what is read and written as well")
+    .option("--trace-digest", "record checksums of what is read and written")
+    .option(
       "--control <endpoint>",
       "control socket unix:PATH, or none; DMU_CONTROL or a default place if not told (repeatable)",
       collect,
@@ -385,6 +405,7 @@ export function serveCommand(io: CliIo): AnyCommand {
           "No targets yet: they come and go at run time, and outlive the server",
           "dmu serve --control unix:/run/dmu.sock --state /var/lib/dmu --nbd tcp:10809",
         ],
+        ["Record what a client does", "dmu serve file:disk.img --trace disk.dmutrace"],
         ["Everything from a file", "dmu serve --config /etc/dmu.toml"],
       ]),
     )

@@ -436,7 +436,11 @@ Deno.test("links between pages lead somewhere", () => {
 Deno.test("tasks that pages and scripts speak of exist", () => {
   const problems: [string, string][] = [];
   for (const [path, text] of [...pages, [".ci/run", tree.texts.get(".ci/run") ?? ""] as const]) {
-    for (const [, task = ""] of text.matchAll(/\b(?:deno|deno@[\d.]+|"\$DENO") task ([a-z]+)\b/g)) {
+    for (
+      const [, task = ""] of text.matchAll(
+        /\b(?:deno|deno@[\d.]+|"\$DENO") task ([a-z][a-z0-9]*(?:[:-][a-z0-9]+)*)\b/g,
+      )
+    ) {
       if (!(task in tree.manifest.tasks)) problems.push([path, `there is no task ${task}`]);
     }
   }

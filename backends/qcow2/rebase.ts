@@ -9,9 +9,10 @@ import type { ImageContext, RebaseRequest } from "../../lib/block/image.ts";
 import {
   AUTOCLEAR_KNOWN,
   AUTOCLEAR_RAW_DATA_FILE,
-  encodeHeader,
+  clusterBytes,
   type QcowHeader,
 } from "./format/header.ts";
+import { changeBacking } from "./format/header_change.ts";
 import { type Layer, readLayer } from "./live/backing.ts";
 import { openBacking } from "./live/chain.ts";
 import { closeImage, type LiveImage, makeLive } from "./live/image.ts";
@@ -20,6 +21,9 @@ import { emptyRun, mapRun, UNALLOCATED } from "./live/mapping.ts";
 import { closeFiles, imageLayer, type ImageOptions, openImage } from "./live/open.ts";
 import { REBASE_CHUNK_BYTES } from "./limits.ts";
 import { readHeader } from "./read_tables.ts";
+
+/** A sector: written whole or not at all. */
+const SECTOR_BYTES = 512;
 
 function optionsFor(path: string, readOnly: boolean, cacheBytes: number): ImageOptions {
   return { path, readOnly, lock: true, direct: false, discard: true, cacheBytes, snapshot: null };
@@ -149,12 +153,11 @@ async function rebaseSafely(
     try {
       await copyDifferences(image, next, context);
       state.committer.commitNow();
-      state.writeHeader({
+      state.writeBacking({
         backingFile: request.backing,
         // A format that was found out is recorded: the next program need not guess.
         backingFormat: request.format ?? next?.format ?? null,
       });
-      state.file.raw.flush();
     } finally {
       next?.close();
     }
@@ -174,9 +177,17 @@ async function rebaseUnsafely(
   try {
     const header = readHeader(file);
     requireBackable(path, header, backing);
-    const autoclear = header.autoclear & AUTOCLEAR_KNOWN;
-    const changed = { ...header, autoclear, backingFile: backing, backingFormat: format };
-    file.write(encodeHeader(backing === null ? { ...changed, backingFormat: null } : changed), 0);
+    const area = new Uint8Array(clusterBytes(header));
+    file.read(area, 0);
+    const { ahead, sector } = changeBacking(area, header, {
+      ...header,
+      autoclear: header.autoclear & AUTOCLEAR_KNOWN,
+      backingFile: backing,
+      backingFormat: backing === null ? null : format,
+    }, SECTOR_BYTES);
+    for (const { offset, bytes } of ahead) file.write(bytes, offset);
+    if (ahead.length > 0) await file.flushAsync();
+    file.write(sector, 0);
     await file.flushAsync();
   } finally {
     file.close();

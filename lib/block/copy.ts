@@ -49,6 +49,12 @@ export interface CopyOptions extends WalkOptions {
    * destination's minimum block. 0 looks for none. COPY_ZERO_BLOCK_BYTES if left out. Only if sparse.
    */
   readonly zeroBlockBytes?: number;
+  /**
+   * Unit in which the destination keeps things, in bytes (the clusters of an image): data is written
+   * in whole ones, and only whole ones are looked at for zeroes. A power of two; raised to the
+   * destination's minimum block, which it is if left out.
+   */
+  readonly unitBytes?: number;
   /** The destination reads as zeroes all over: zeroes need no work. Only if sparse. */
   readonly destinationIsZero?: boolean;
   /** Compare both afterwards; a difference is an error. */
@@ -89,11 +95,14 @@ function checkSides(source: Device, destination: Device): void {
   }
 }
 
-function checkZeroBlock(zeroBlockBytes: number): void {
-  if (zeroBlockBytes === 0 || Number.isInteger(Math.log2(zeroBlockBytes))) return;
-  throw new RangeError(
-    `Cannot look for runs of ${zeroBlockBytes} zeroes: a power of two, or 0, is possible`,
-  );
+function checkUnits(zeroBlockBytes: number, unitBytes: number): void {
+  if (zeroBlockBytes !== 0 && !Number.isInteger(Math.log2(zeroBlockBytes))) {
+    throw new RangeError(
+      `Cannot look for runs of ${zeroBlockBytes} zeroes: a power of two, or 0, is possible`,
+    );
+  }
+  if (Number.isInteger(Math.log2(unitBytes))) return;
+  throw new RangeError(`Cannot copy in units of ${unitBytes} bytes: a power of two is possible`);
 }
 
 /** One copy under way. */
@@ -111,13 +120,15 @@ class Copy {
   readonly #skipZeroes: boolean;
   /** The destination's minimum block. */
   readonly #block: number;
+  /** What data is written in whole ones of, but for the end of the source. */
+  readonly #unit: number;
   readonly #zeroBlock: number;
   /** Zeroes, to compare with. */
   readonly #zeroes: Uint8Array;
 
   constructor(source: Device, destination: Device, options: CopyOptions) {
-    const { sparse = true, zeroBlockBytes = COPY_ZERO_BLOCK_BYTES } = options;
-    checkZeroBlock(zeroBlockBytes);
+    const { sparse = true, zeroBlockBytes = COPY_ZERO_BLOCK_BYTES, unitBytes = 1 } = options;
+    checkUnits(zeroBlockBytes, unitBytes);
     this.#source = source;
     this.#destination = destination;
     this.#options = options;
@@ -125,7 +136,8 @@ class Copy {
     this.#sparse = sparse;
     this.#skipZeroes = sparse && (options.destinationIsZero ?? false);
     this.#block = destination.geometry.minimum;
-    this.#zeroBlock = sparse && zeroBlockBytes > 0 ? Math.max(zeroBlockBytes, this.#block) : 0;
+    this.#unit = Math.max(unitBytes, this.#block);
+    this.#zeroBlock = sparse && zeroBlockBytes > 0 ? Math.max(zeroBlockBytes, this.#unit) : 0;
     this.#zeroes = new Uint8Array(this.#zeroBlock);
   }
 
@@ -144,9 +156,9 @@ class Copy {
 
   /** The whole source in pieces that begin and, but for the last one, end with whole blocks of both sides. */
   async *#pieces(): AsyncGenerator<Run> {
-    const { chunkBytes } = walkSettings(this.#options);
+    const unit = Math.max(this.#source.geometry.minimum, this.#unit);
+    const chunkBytes = Math.max(walkSettings(this.#options).chunkBytes, unit);
     const turns = new Turns(this.#options);
-    const unit = Math.max(this.#source.geometry.minimum, this.#block);
     const zeroBytes = this.#destination.features.zero ? COPY_ZERO_BYTES : ZERO_CHUNK_BYTES;
     const cursor = new ExtentCursor(this.#source, this.#total);
     for (let at = 0; at < this.#total;) {

@@ -28,6 +28,8 @@ export interface DeviceOptions {
   readonly readOnly?: boolean;
   /** Where to count; counters of its own if left out. */
   readonly statistics?: Statistics;
+  /** Flush when it is closed; true if left out. A replay does what its trace says and nothing more. */
+  readonly flushAtEnd?: boolean;
 }
 
 /** What requests a Device can serve; a protocol advertises this and nothing more. */
@@ -69,6 +71,7 @@ export class Device implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #readOnly: boolean;
+  readonly #flushAtEnd: boolean;
   #idleWaiters: (() => void)[] = [];
   #closing: Promise<void> | null = null;
   #hold: Promise<unknown> | null = null;
@@ -82,6 +85,7 @@ export class Device implements AsyncDisposable {
     this.#clock = options.clock;
     this.#log = options.log;
     this.#readOnly = options.readOnly ?? false;
+    this.#flushAtEnd = options.flushAtEnd ?? true;
     this.pool = options.pool ?? new BufferPool();
     this.statistics = options.statistics ?? new Statistics();
   }
@@ -195,7 +199,7 @@ export class Device implements AsyncDisposable {
     if (this.#hold !== null) await this.#hold;
     await this.idle();
     try {
-      if (!this.geometry.readOnly) await this.#backend.flush();
+      if (this.#flushAtEnd && !this.geometry.readOnly) await this.#backend.flush();
     } catch (error) {
       throw this.#explain(error, "flush");
     } finally {

@@ -13,7 +13,7 @@ import type { OptionSchema } from "./options.ts";
 /** Bytes of a disk's beginning by which `ImageTools.detect` tells what it is. */
 export const IMAGE_HEAD_BYTES = 512;
 
-/** Told now and then how far long work is: bytes, or other units, done of a total. It must not throw. */
+/** Told now and then how far long work is: bytes done of a total. It must not throw. */
 export type Progress = (done: number, total: number) => void;
 
 /** What image tools are called with: the context of opening, and whom to tell of progress. */

@@ -72,6 +72,16 @@ export class Histogram {
     if (latencyUs > (figures[MAX_AT] ?? 0)) figures[MAX_AT] = latencyUs;
   }
 
+  /** Counts all values of another histogram too. */
+  merge(other: Histogram): void {
+    const maxUs = Math.max(this.maxUs, other.maxUs);
+    const figures = this.#figures;
+    for (let index = 0; index < HISTOGRAM_FIGURES; index += 1) {
+      figures[index] = (figures[index] ?? 0) + (other.#figures[index] ?? 0);
+    }
+    figures[MAX_AT] = maxUs;
+  }
+
   /** Values counted. */
   get count(): number {
     return this.#figures[COUNT_AT] ?? 0;

@@ -9,6 +9,7 @@ import { parse, TomlError } from "smol-toml";
 import * as v from "valibot";
 import { TARGETS_MAX } from "../block/limits.ts";
 import {
+  choiceOption,
   countOption,
   flagOption,
   omittable,
@@ -27,6 +28,7 @@ import {
   targetNameProblem,
 } from "../block/spec.ts";
 import { UsageError } from "../block/usage_error.ts";
+import type { DataKept } from "../trace/recorder.ts";
 import {
   checkControl,
   type ControlConfig,
@@ -53,6 +55,7 @@ import {
 } from "./limits.ts";
 import { DRIVER_DEFAULT, type DriverChoice } from "./driver_choice.ts";
 import { TomlPlaces } from "./toml_places.ts";
+import { checkTraces, DATA_KEPT, type TraceConfig } from "./trace_config.ts";
 
 /** One target: a block device under a name. */
 export interface TargetConfig {
@@ -66,6 +69,8 @@ export interface TargetConfig {
   readonly description: string;
   /** Open it read-only and refuse what changes data. */
   readonly readOnly: boolean;
+  /** Where its requests are recorded; nowhere if left out. */
+  readonly trace?: TraceConfig;
 }
 
 /** TLS of all endpoints. */
@@ -130,6 +135,8 @@ interface FileTarget {
   readonly "read-only": boolean;
   readonly "dm-user": string | undefined;
   readonly channels: number | undefined;
+  readonly trace: string | undefined;
+  readonly "trace-data": DataKept | undefined;
 }
 
 function tableOption(summary: string): OptionType<Readonly<Record<string, unknown>> | undefined> {
@@ -174,6 +181,8 @@ const targetSchema: OptionSchema<FileTarget> = optionSchema<FileTarget>({
     min: 1,
     max: CHANNELS_MAX,
   })),
+  trace: omittable(pathOption({ summary: "file that its requests are recorded in" })),
+  "trace-data": omittable(choiceOption(DATA_KEPT, { summary: "what is recorded of the data" })),
 });
 
 const tlsSchema: OptionSchema<TlsConfig> = optionSchema<TlsConfig>({
@@ -335,7 +344,9 @@ function readTargets(
     const spec = readSpec(reader, found, path);
     const filters = readFilters(reader, found, path);
     dmUser.push(...readDmUser(reader, found, path));
-    return { name, spec, filters, description, readOnly: found["read-only"] };
+    const trace = readTrace(reader, found, path);
+    const readOnly = found["read-only"];
+    return { name, spec, filters, description, readOnly, ...(trace === null ? {} : { trace }) };
   });
   return { targets, dmUser };
 }
@@ -349,6 +360,14 @@ function readDmUser(reader: Reader, target: FileTarget, path: string): DmUserCon
   if (channels === undefined) return [];
   const place = reader.places.find(`${path}.channels`, "name");
   throw new UsageError("Cannot read [[target]]: it has channels, but no dm-user", place);
+}
+
+function readTrace(reader: Reader, target: FileTarget, path: string): TraceConfig | null {
+  const { trace, "trace-data": data } = target;
+  if (trace !== undefined) return { path: trace, data: data ?? "none" };
+  if (data === undefined) return null;
+  const place = reader.places.find(`${path}.trace-data`, "name");
+  throw new UsageError("Cannot read [[target]]: it has trace-data, but no trace", place);
 }
 
 function readFilters(reader: Reader, { filters }: FileTarget, path: string): Spec[] {
@@ -500,6 +519,7 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
     throw new UsageError("Cannot serve: there is no endpoint; add --nbd unix:PATH");
   }
   checkEndpoints(endpoints);
+  checkTraces(targets);
   if (control !== null) checkControl(control);
   for (const { name, filters = [] } of targets) {
     if (filters.length <= FILTERS_MAX) continue;

@@ -29,7 +29,15 @@ import {
   TARGET_STATES,
   targetStateName,
 } from "./control_nodes.ts";
-import { answerOf, GONE, infoOf, numberOf, question, unreachable } from "./control_verbs.ts";
+import {
+  answerOf,
+  GONE,
+  infoOf,
+  numberOf,
+  question,
+  refused,
+  unreachable,
+} from "./control_verbs.ts";
 import { Turns } from "./turns.ts";
 
 export { type HeldFile, holdOpenFile } from "./control_holder.ts";
@@ -122,11 +130,20 @@ export class ControlClient implements AsyncDisposable {
 
   /** Connects. Rejects with BlockError that names the path and says what is wrong there. */
   static async connect(path: string): Promise<ControlClient> {
+    let store: XenstoreClient;
     try {
-      return new ControlClient(await XenstoreClient.connectUnix(path));
+      store = await XenstoreClient.connectUnix(path);
     } catch (error) {
       throw unreachable(path, error);
     }
+    try {
+      // Everybody may ask this. Who is refused finds out now, and not in the middle of something.
+      await store.request(OPERATION.GET_DOMAIN_PATH, "0\0");
+    } catch (error) {
+      await store.close();
+      throw refused(path, error);
+    }
+    return new ControlClient(store);
   }
 
   /** All targets, in the order of their names, as they are at one moment. */

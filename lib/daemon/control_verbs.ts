@@ -98,3 +98,13 @@ export function unreachable(path: string, cause: unknown): BlockError {
     : errnoText(errno);
   return new BlockError(errno, `Cannot reach a daemon at unix:${path}: ${reason}`, { cause });
 }
+
+/** What a connection that was ended before its first reply fails with. */
+export function refused(path: string, cause: unknown): BlockError {
+  return new BlockError(
+    "ECONNRESET",
+    `Cannot use the daemon at unix:${path}: it has ended the connection; its log says why, users ` +
+      "other than its own have to be listed under [control.users]",
+    { cause },
+  );
+}

@@ -29,7 +29,7 @@ import {
 import { systemClock } from "./context.ts";
 import { ControlPlane, type ServiceListener } from "./control/plane.ts";
 import { StateStore } from "./control/state_store.ts";
-import { type ChannelAccess, type ChannelWay, DmUserDevice, type DmUserEnd } from "./dm_user.ts";
+import { type ChannelAccess, type ChannelWay, DmUserDevice } from "./dm_user.ts";
 import type { DmUserConfig } from "./dm_user_config.ts";
 import { formatEndpoint, nbdUriOf } from "./endpoint.ts";
 import { liveTable } from "./export_table.ts";
@@ -141,7 +141,8 @@ class RunningDaemon implements Daemon {
   #state: StateStore | null = null;
   #plane: ControlPlane | null = null;
   readonly #observation: Observation;
-  readonly #dmUserDevices: DmUserDevice[] = [];
+  #dmUserDevices: readonly DmUserDevice[] = [];
+  #dmUserDone = false;
   #stopped: Promise<void> | null = null;
 
   constructor(config: DaemonConfig, options: DaemonOptions) {
@@ -168,6 +169,7 @@ class RunningDaemon implements Daemon {
           return used ? "dm-user channels use it on the main thread" : null;
         },
       },
+      onAdmit: (name) => this.#admitDmUser(name),
     });
     this.#observation = new Observation({
       version: options.version ?? "",
@@ -302,17 +304,20 @@ class RunningDaemon implements Daemon {
   }
 
   #openDmUser(): void {
-    const { dmUser, dmUserFolder: folder } = this.#config;
-    const { log } = this.#options;
-    for (const config of dmUser) {
-      const device = this.targets.get(config.target)?.device;
-      if (!(device instanceof Device)) {
-        throw new BlockError("ENOENT", `Cannot serve dm-user target ${config.name}: no target`);
-      }
-      const admit = (way: ChannelWay): ChannelAccess => this.#admitChannel(config.target, way);
-      const options = { config, folder, device, admit, clock: systemClock, log };
-      this.#dmUserDevices.push(new DmUserDevice(options));
+    for (const config of this.#config.dmUser) {
+      this.#dmUserDevices = [...this.#dmUserDevices, this.#openDevice(config)];
     }
+  }
+
+  #openDevice(config: DmUserConfig): DmUserDevice {
+    const device = this.targets.get(config.target)?.device;
+    if (!(device instanceof Device)) {
+      throw new BlockError("ENOENT", `Cannot serve dm-user target ${config.name}: no target`);
+    }
+    const admit = (way: ChannelWay): ChannelAccess => this.#admitChannel(config.target, way);
+    const { log } = this.#options;
+    const folder = this.#config.dmUserFolder;
+    return new DmUserDevice({ config, folder, device, admit, clock: systemClock, log });
   }
 
   #admitChannel(target: string, way: ChannelWay): ChannelAccess {
@@ -322,19 +327,48 @@ class RunningDaemon implements Daemon {
   }
 
   #serveDmUser(): void {
-    if (this.#dmUserDevices.length === 0) return;
-    const serving = this.#dmUserDevices.map((device) => device.serve());
-    Promise.all(serving).then((ends) => this.#dmUserOver(ends));
+    for (const device of this.#dmUserDevices) this.#serveDevice(device);
   }
 
-  /** All dm-user targets are over: unless something else is served, so is the daemon. */
-  #dmUserOver(ends: readonly DmUserEnd[]): void {
+  #serveDevice(device: DmUserDevice): void {
+    void device.serve().then(() => this.#dmUserOver());
+  }
+
+  /** Channels that were ended with their target's access are opened again. */
+  #admitDmUser(target: string): void {
+    for (const before of this.#dmUserDevices) {
+      if (before.config.target !== target || !before.ending) continue;
+      void before.serve().then((end) => {
+        if (end === "stopped" && this.#stopped === null) this.#replaceDevice(before);
+      });
+    }
+  }
+
+  #replaceDevice(before: DmUserDevice): void {
+    try {
+      const device = this.#openDevice(before.config);
+      this.#dmUserDevices = this.#dmUserDevices.map((each) => each === before ? device : each);
+      this.#serveDevice(device);
+    } catch (error) {
+      this.#options.log.error(toBlockError(error).message, error);
+    }
+  }
+
+  /** If all dm-user targets are over, and nothing else is served, so is the daemon. */
+  #dmUserOver(): void {
     const { onFailure, onDone } = this.#options;
     const { control, stateDir } = this.#config;
+    const devices = this.#dmUserDevices;
+    // They come back when their target is let in to again.
+    const shut = devices.some(({ config: { target } }) =>
+      this.#targets.get(target)?.state === "init-wait"
+    );
+    if (shut || this.#dmUserDone || !devices.every(({ end }) => end !== null)) return;
     // Whoever has asked for a control plane may bring more to serve.
     const awaited = stateDir !== null || control?.ifFree === false;
     if (this.#stopped !== null || this.#listeners.length > 0 || awaited) return;
-    if (!ends.includes("lost")) return onDone?.();
+    this.#dmUserDone = true;
+    if (!devices.some(({ end }) => end === "lost")) return onDone?.();
     onFailure?.(new BlockError("EIO", "Cannot go on: no dm-user channel works any more"));
   }
 

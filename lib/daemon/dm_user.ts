@@ -98,6 +98,7 @@ export class DmUserDevice {
   readonly #channels: ServedChannel[];
   readonly #stop = new AbortController();
   #over: Promise<DmUserEnd> | null = null;
+  #end: DmUserEnd | null = null;
 
   /** Opens all channels or none. Throws BlockError, which says what to load or make. */
   constructor(options: DmUserOptions) {
@@ -126,6 +127,16 @@ export class DmUserDevice {
     }
   }
 
+  /** How all its channels ended; null before they have. */
+  get end(): DmUserEnd | null {
+    return this.#end;
+  }
+
+  /** All its channels have ended, or do so as soon as what they have read is answered. */
+  get ending(): boolean {
+    return this.#end !== null || this.#channels.every((channel) => channel.stopping);
+  }
+
   /** Serves; resolves when all channels are over. Once: later calls give the same promise. */
   serve(): Promise<DmUserEnd> {
     return this.#over ??= this.#serve();
@@ -138,6 +149,7 @@ export class DmUserDevice {
     const { log } = this.#options;
     if (end === "removed") log.info(`${this.path} is gone: its target was removed`);
     else if (end === "lost") log.error(`${this.path} is not served any more`);
+    this.#end = end;
     return end;
   }
 
@@ -181,6 +193,11 @@ class ServedChannel {
   constructor(options: ServedChannelOptions) {
     this.#options = options;
     this.#channel = this.#open();
+  }
+
+  /** It is to end. */
+  get stopping(): boolean {
+    return this.#stopping;
   }
 
   /** Serves until there is nothing to serve any more. Never rejects. */

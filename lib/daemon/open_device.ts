@@ -22,15 +22,19 @@ export interface OpenDeviceOptions {
   readonly readOnly: boolean;
   /** This thread has nothing else to do: calls may block it. False if left out. */
   readonly mayBlock?: boolean;
+  /** Flush when it is closed; true if left out. */
+  readonly flushAtEnd?: boolean;
   /** Gives up waiting when it aborts. */
   readonly signal?: AbortSignal;
 }
 
 /** An open device. */
 export interface OpenDevice extends AsyncDisposable {
+  /** The way to it. */
   readonly device: Device;
   /** The backend, for what it can do, and its management. */
   readonly opened: Opened;
+  /** What it was opened from. */
   readonly spec: Spec;
   /** Finishes what is in flight, flushes and closes. Throws BlockError if that fails; once. */
   close(): Promise<void>;
@@ -38,7 +42,7 @@ export interface OpenDevice extends AsyncDisposable {
 
 /** Opens what `spec` says. Throws UsageError for a wrong spec, BlockError for what cannot be opened. */
 export async function openDevice(spec: Spec, options: OpenDeviceOptions): Promise<OpenDevice> {
-  const { registry, log, readOnly, mayBlock = false } = options;
+  const { registry, log, readOnly, mayBlock = false, flushAtEnd = true } = options;
   const prepared = registry.prepare(spec);
   const teardown = new AbortController();
   const signal = options.signal === undefined
@@ -48,7 +52,8 @@ export async function openDevice(spec: Spec, options: OpenDeviceOptions): Promis
   const { opened } = await prepared.open(context);
   let device: Device;
   try {
-    device = new Device(opened.backend, { name: spec.text, clock: context.clock, log });
+    const { clock } = context;
+    device = new Device(opened.backend, { name: spec.text, clock, log, flushAtEnd });
   } catch (error) {
     await opened.backend[Symbol.asyncDispose]();
     throw toBlockError(error);

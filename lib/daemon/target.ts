@@ -13,6 +13,7 @@ import { type ExportInfo, exportInfoOf } from "../nbd/export_info.ts";
 import type { TargetConfig } from "./config.ts";
 import { systemContext } from "./context.ts";
 import type { Clock, OpenContext } from "../block/context.ts";
+import { Recorder } from "../trace/recorder.ts";
 
 /** Who moves the bytes of a target: the event loop of the main thread, or a thread of the target's own. */
 export type DriverName = "streams" | "blocking";
@@ -99,6 +100,7 @@ export async function openTarget(
     pool,
     ...(statistics === undefined ? {} : { statistics }),
   });
+  const recorder = await recorderOf(config, device, context);
   return {
     config,
     driver: mayBlock ? "blocking" : "streams",
@@ -112,10 +114,38 @@ export async function openTarget(
       } catch (error) {
         throw toBlockError(error);
       } finally {
+        await endTrace(recorder, log);
         teardown.abort(new BlockError("ESHUTDOWN", `${config.name} is closed`));
       }
     },
   };
+}
+
+/** Begins the trace of a target, if it is to have one. Closes the device if that fails. */
+async function recorderOf(
+  { name, trace }: TargetConfig,
+  device: Device,
+  { clock, log }: OpenContext,
+): Promise<Recorder | null> {
+  if (trace === undefined) return null;
+  const { size } = device.geometry;
+  const info = { started_ms: clock.wall(), target: name, size, completes: true };
+  try {
+    const recorder = await Recorder.start({ ...trace, info, clock, log });
+    device.tap = recorder.tap;
+    return recorder;
+  } catch (error) {
+    await device[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function endTrace(recorder: Recorder | null, log: OpenContext["log"]): Promise<void> {
+  if (recorder === null) return;
+  await recorder[Symbol.asyncDispose]();
+  const { broken, path, counts: { events, lost } } = recorder;
+  // What is wrong was told by the recorder.
+  if (!broken && lost === 0) log.info(`The trace ${path} has ${events} events`);
 }
 
 /** One layer more. */

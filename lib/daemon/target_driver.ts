@@ -54,6 +54,7 @@ export async function openDrivenTarget(
 function obstacleOf(config: TargetConfig, surroundings: DrivenSurroundings): string | null {
   const { registry, bound, threads, thread: { plugins } } = surroundings;
   if (bound !== null) return bound;
+  if (config.trace !== undefined) return "it is traced";
   const backend = registry.find(config.spec);
   const layers = (config.filters ?? []).map(({ kind }) => registry.findFilter(kind));
   for (const { name, waits = false } of [backend, ...layers]) {

@@ -94,6 +94,8 @@ export interface TargetsOptions {
   readonly defaultTarget: string | null;
   /** How targets get threads of their own; they get none if it is left out. */
   readonly driving?: Driving;
+  /** Called when a target is let in to again after a revoke, before that is shown. Must not throw. */
+  readonly onAdmit?: (name: string) => void;
 }
 
 /** How access is taken away. */
@@ -262,6 +264,9 @@ export class Targets {
     return this.#turns.take(name, async () => {
       const entry = this.#entry(name);
       if (entry.state === "connected") return;
+      const { files, onAdmit } = this.#options;
+      files.admit(name);
+      onAdmit?.(name);
       await this.#letIn(entry);
     });
   }

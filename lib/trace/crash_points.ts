@@ -10,6 +10,7 @@
  * @module
  */
 import type { Random } from "../block/context.ts";
+import { UsageError } from "../block/usage_error.ts";
 import type { FileAccess, RawFile } from "../sys/file_access.ts";
 import type { TraceEvent } from "./event.ts";
 import { CRASH_COPY_BYTES, CRASH_OUTPUT_LENGTH_MAX, CRASH_POINTS_MAX } from "./limits.ts";
@@ -201,7 +202,7 @@ class CrashRun {
   async #look(event: TraceEvent | null, kept: readonly Change[]): Promise<boolean> {
     const { check, stopAtFirst = true, progress } = this.#options;
     if (this.#points >= CRASH_POINTS_MAX) {
-      throw new RangeError(
+      throw new UsageError(
         `Cannot look at more than ${CRASH_POINTS_MAX} crash points: sample them`,
       );
     }

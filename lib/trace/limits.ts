@@ -29,6 +29,8 @@ export const REPLAY_DEPTH_MAX = 65_536;
 export const REPLAY_PENDING_MAX = 131_072;
 /** Time in µs before a request is due that is spent in turns of the event loop: timers are that coarse. */
 export const REPLAY_SPIN_US = 2_000;
+/** Longest sleep of a replay between two looks at how far it is, in ms. */
+export const REPLAY_SLEEP_MS_MAX = 500;
 /** Time in µs between two turns of the event loop in a replay that never waits. */
 export const REPLAY_TURN_US = 30_000;
 /** Requests that ended otherwise than recorded and are told one by one. */
@@ -41,3 +43,49 @@ export const CRASH_COPY_BYTES: number = 1 * MIB;
 export const CRASH_POINTS_MAX = 1_000_000;
 /** Characters of a check's output that are kept of a crash point that fails. */
 export const CRASH_OUTPUT_LENGTH_MAX = 4_096;
+/** Bytes of a trace from which its format is told. */
+export const DETECT_BYTES: number = 16 * KIB;
+/** Bytes of a trace that are read from a file at once. */
+export const READ_BYTES: number = 256 * KIB;
+/** Bytes of a window on a trace, if no record in it is longer. */
+export const WINDOW_BYTES: number = 256 * KIB;
+/** Events after which a batch of a trace is closed, unless its format says otherwise. */
+export const BATCH_EVENTS = 8_192;
+/** Bytes of data in a batch after which it is closed. */
+export const BATCH_BYTES: number = 4 * MIB;
+/** Bytes of a line of a text trace at most. */
+export const LINE_BYTES_MAX: number = 4 * KIB;
+/** Fields of a line that are looked at; a line with more is wrong. */
+export const LINE_FIELDS_MAX = 16;
+/** Files or volumes that a trace may name. */
+export const NAMES_MAX = 65_536;
+/** Bytes of a name of a file or volume in a trace. */
+export const NAME_BYTES_MAX = 512;
+/** Bytes of data of requests under way that a writer keeps until they are done. */
+export const PENDING_BYTES_MAX: number = 256 * MIB;
+/** Completions that wait for their place in a trace: with more, the earliest comes before its time. */
+export const COMPLETIONS_PENDING_MAX = 1_048_576;
+/** Records of a block layer trace that are put in the order of their times at once. */
+export const REORDER_RECORDS = 131_072;
+/** Devices of a block layer trace that are told apart; records of more are wrong. */
+export const TRACE_DEVICES_MAX = 128;
+/** Files of a block layer trace, one a CPU. */
+export const CPU_FILES_MAX = 4_096;
+/** Bytes of a request in formats whose readers allocate as much: longer ones are cut in pieces. */
+export const PIECE_BYTES_MAX: number = REQUEST_BYTES_MAX;
+/** Pieces that a request is cut into; longer ones are left out. */
+export const PIECES_MAX = 65_536;
+/** Bytes that a writer gathers before it gives them on. */
+export const OUTPUT_BYTES: number = 256 * KIB;
+/** Requests of a trace whose completion is awaited while it is looked at; older ones never ended. */
+export const PENDING_MAX = 262_144;
+/** Connections of a trace that are told apart. */
+export const CONNECTIONS_MAX = 65_536;
+/** Bins of time in a summary; between half of them and all are in use. */
+export const SUMMARY_TIME_BINS = 128;
+/** Columns of a picture at most; between half of them and all are in use. */
+export const PLOT_TIME_BINS = 320;
+/** Rows of a heat map at most, likewise. */
+export const PLOT_OFFSET_BINS = 128;
+/** Characters of a title of a picture that are shown. */
+export const PLOT_TITLE_LENGTH_MAX = 72;

@@ -7,7 +7,7 @@
  * @module
  */
 import type { Clock, Log } from "../block/context.ts";
-import { BlockError, isErrno } from "../block/errors.ts";
+import { BlockError, type Errno, errnoText, isErrno, toBlockError } from "../block/errors.ts";
 import type { Request, Tap } from "../block/request.ts";
 import { isWorkerNamed, type WorkerScope, workerScope } from "../sys/worker_scope.ts";
 import type { TraceInfo } from "./event.ts";
@@ -52,7 +52,7 @@ interface Start {
 
 type FromThread =
   | { readonly kind: "started" }
-  | { readonly kind: "failed"; readonly reason: string }
+  | { readonly kind: "failed"; readonly errno: Errno; readonly reason: string }
   | { readonly kind: "stopped" };
 
 /** Bytes of the control word that tells the thread to stop, in memory of its own. */
@@ -71,6 +71,7 @@ export class Recorder implements AsyncDisposable {
   readonly #started = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<void>();
   #closing: Promise<void> | null = null;
+  #begun = false;
   #events = 0;
   #lostTold = false;
   #broken = 0;
@@ -100,13 +101,18 @@ export class Recorder implements AsyncDisposable {
     this.#worker.addEventListener("message", (event: MessageEvent) => this.#hear(event.data));
     this.#worker.addEventListener("error", (event) => {
       event.preventDefault();
-      this.#hear({ kind: "failed", reason: event.message });
+      this.#hear({ kind: "failed", errno: "EIO", reason: event.message });
       this.#ended.resolve();
     });
     const start: Start & { stop: Int32Array<SharedArrayBuffer> } = {
       ...{ memory, path, info, stop: this.#stop },
     };
     this.#worker.postMessage(start);
+  }
+
+  /** It could not be written to its end: the log has said why. */
+  get broken(): boolean {
+    return this.#failed;
   }
 
   /** What was done so far. */
@@ -130,13 +136,18 @@ export class Recorder implements AsyncDisposable {
   }
 
   #hear(message: FromThread): void {
-    if (message.kind === "started") return this.#started.resolve();
+    if (message.kind === "started") {
+      this.#begun = true;
+      return this.#started.resolve();
+    }
     if (message.kind === "stopped") return this.#ended.resolve();
-    const error = new BlockError("EIO", `Cannot write the trace ${this.path}: ${message.reason}`);
-    this.#started.reject(error);
-    this.#log.error(error.message);
+    const { errno, reason } = message;
     this.#failed = true;
     this.#ended.resolve();
+    const hint = errno === "EEXIST" ? ", and no trace is overwritten" : "";
+    const error = new BlockError(errno, `Cannot write the trace ${this.path}: ${reason}${hint}`);
+    if (this.#begun) this.#log.error(`${error.message}; the rest is not recorded`);
+    else this.#started.reject(error);
   }
 
   #put(event: Parameters<RingProducer["put"]>[0]): void {
@@ -200,7 +211,9 @@ class RecorderThread {
       record(file, new RingConsumer(start.memory), start.stop);
       file.syncDataSync();
     } catch (error) {
-      this.#tell({ kind: "failed", reason: error instanceof Error ? error.message : `${error}` });
+      const { errno, message } = toBlockError(error);
+      const reason = errno === "EIO" ? message : errnoText(errno);
+      this.#tell({ kind: "failed", errno, reason });
     }
     this.#tell({ kind: "stopped" });
   }

@@ -12,7 +12,7 @@
  */
 import { setImmediate } from "node:timers";
 import type { Clock } from "../block/context.ts";
-import { type Errno, toBlockError } from "../block/errors.ts";
+import { type Errno, errnoText, toBlockError } from "../block/errors.ts";
 import { type Gate, makeRequest, type Operation, type Request } from "../block/request.ts";
 import type { Maybe } from "../block/types.ts";
 import type { CompleteEvent, SubmitEvent } from "./event.ts";
@@ -20,6 +20,7 @@ import {
   REPLAY_DEPTH,
   REPLAY_DEPTH_MAX,
   REPLAY_PENDING_MAX,
+  REPLAY_SLEEP_MS_MAX,
   REPLAY_SPIN_US,
   REPLAY_TURN_US,
 } from "./limits.ts";
@@ -58,7 +59,7 @@ export interface ReplayOptions {
   readonly gate?: Gate;
   /** Gives it up: the replay rejects with the signal's reason when nothing is in flight any more. */
   readonly signal?: AbortSignal;
-  /** Called now and then, with how far the replay is: time in the trace (µs) and requests done. */
+  /** Called now and then, with how far this round is: time in the trace (µs), requests of all rounds. */
   readonly progress?: (timeUs: number, requests: number) => void;
 }
 
@@ -144,6 +145,7 @@ class Replay {
     }
     await this.#until(() => this.#inFlight === 0);
     // Requests of which the trace has no end.
+    for (const pending of this.#pending.values()) this.#failedUnlike(pending, null);
     this.#pending.clear();
     if (this.#speed > 0) this.#plannedUs += lastUs / this.#speed;
   }
@@ -178,6 +180,7 @@ class Replay {
   #forgetOldest(): void {
     for (const [id, pending] of this.#pending) {
       if (!pending.done) continue;
+      this.#failedUnlike(pending, null);
       this.#pending.delete(id);
       return;
     }
@@ -228,6 +231,7 @@ class Replay {
     pending.done = true;
     this.#inFlight -= 1;
     if (pending.told || !this.#completes) this.#pending.delete(pending.event.id);
+    if (!this.#completes) this.#failedUnlike(pending, null);
     const wake = this.#wake;
     this.#wake = null;
     wake?.();
@@ -242,7 +246,15 @@ class Replay {
     this.#pending.delete(complete.id);
     const { event } = pending;
     this.#tally.recorded(event.operation, complete.timeUs - event.timeUs);
+    this.#failedUnlike(pending, complete.errno);
     if (this.#options.verify === true) this.#compare(pending, complete);
+  }
+
+  /** Counts a request that failed, unless the recording says that it did. */
+  #failedUnlike({ event, offset, errno }: Pending, recorded: Errno | null): void {
+    if (errno === null || recorded !== null) return;
+    const { id, operation, length } = event;
+    this.#tally.failure({ id, operation, offset, length, what: errnoText(errno) });
   }
 
   #compare(pending: Pending, complete: CompleteEvent): void {
@@ -282,12 +294,16 @@ class Replay {
   /** Waits until a time of the trace. Timers are coarse: the last bit is spent in turns of the loop. */
   async #due(timeUs: number): Promise<void> {
     if (this.#speed === 0) return;
-    const { clock, signal } = this.#options;
+    const { clock, signal, progress } = this.#options;
     const dueUs = this.#roundStartUs + timeUs / this.#speed;
     for (let leftUs = dueUs - clock.now(); leftUs > 0; leftUs = dueUs - clock.now()) {
       const sleep_ms = Math.floor((leftUs - REPLAY_SPIN_US) / 1000);
-      if (sleep_ms > 0) await clock.sleep(sleep_ms, signal);
-      else await turn();
+      if (sleep_ms <= 0) {
+        await turn();
+        continue;
+      }
+      progress?.(timeUs - leftUs * this.#speed, this.#tally.requests);
+      await clock.sleep(Math.min(sleep_ms, REPLAY_SLEEP_MS_MAX), signal);
     }
   }
 

@@ -38,7 +38,7 @@ export interface OperationReport {
   readonly recorded: Percentiles;
 }
 
-/** A read that gave something else than the recording, or a request that ended otherwise. */
+/** A read that gave something else than the recording, or a request that ended otherwise or failed. */
 export interface Mismatch {
   /** The request in the trace. */
   readonly id: number;
@@ -72,11 +72,16 @@ export interface ReplayReport {
   readonly mismatchCount: number;
   /** The first MISMATCHES_TOLD_MAX of them. */
   readonly mismatches: readonly Mismatch[];
+  /** Requests that failed although the recording does not say that they did. */
+  readonly failureCount: number;
+  /** The first MISMATCHES_TOLD_MAX of them. */
+  readonly failures: readonly Mismatch[];
   /** Requests that do not fit the device and were left out. */
   readonly skipped: number;
 }
 
-function percentiles(histogram: Histogram): Percentiles {
+/** The percentiles of a histogram. */
+export function percentiles(histogram: Histogram): Percentiles {
   return {
     count: histogram.count,
     p50Us: histogram.percentileUs(0.5),
@@ -106,9 +111,12 @@ export class ReplayTally {
   skipped = 0;
   /** See ReplayReport. */
   mismatchCount = 0;
+  /** See ReplayReport. */
+  failureCount = 0;
   readonly #lag = new Histogram();
   readonly #operations = new Map<Operation, OperationTally>();
   readonly #mismatches: Mismatch[] = [];
+  readonly #failures: Mismatch[] = [];
 
   /** A request was submitted so much later than planned. */
   late(us: number): void {
@@ -134,6 +142,12 @@ export class ReplayTally {
     if (this.#mismatches.length < MISMATCHES_TOLD_MAX) this.#mismatches.push(mismatch);
   }
 
+  /** A request failed, which the recording does not say of it. */
+  failure(failure: Mismatch): void {
+    this.failureCount += 1;
+    if (this.#failures.length < MISMATCHES_TOLD_MAX) this.#failures.push(failure);
+  }
+
   /** The report. */
   report(durationUs: number, plannedUs: number): ReplayReport {
     const operations: Partial<Record<Operation, OperationReport>> = {};
@@ -148,10 +162,11 @@ export class ReplayTally {
         recorded: percentiles(tally.recorded),
       };
     }
-    const { requests, verified, unverifiable, skipped, mismatchCount } = this;
+    const { requests, verified, unverifiable, skipped, mismatchCount, failureCount } = this;
     return {
       ...{ requests, durationUs, plannedUs, lag: percentiles(this.#lag), operations },
       ...{ verified, unverifiable, mismatchCount, mismatches: this.#mismatches, skipped },
+      ...{ failureCount, failures: this.#failures },
     };
   }
 

@@ -4,7 +4,7 @@
  * @module
  */
 import type { TraceEvent, TraceInfo } from "./event.ts";
-import { PROBLEMS_TOLD_MAX } from "./limits.ts";
+import { BATCH_EVENTS, PROBLEMS_TOLD_MAX } from "./limits.ts";
 
 /** Something in a trace that could not be understood. */
 export interface TraceProblem {
@@ -42,6 +42,15 @@ export interface TraceSource {
   batches(): AsyncIterable<readonly TraceEvent[]>;
 }
 
+/** The bytes of a trace that is written, and at the end those that replace the first ones. */
+export type TraceBytes = AsyncGenerator<
+  Uint8Array<ArrayBuffer>,
+  Uint8Array<ArrayBuffer> | undefined
+>;
+
+/** The bytes of a trace whose first ones stay as they are. */
+export type PlainTraceBytes = AsyncGenerator<Uint8Array<ArrayBuffer>, undefined>;
+
 /** Settings of a reader; each format uses those that it needs. */
 export interface ReadOptions {
   /** Which volume or device of a trace of several; all if not told. */
@@ -60,14 +69,37 @@ export interface TraceFormat {
   detect(head: Uint8Array): boolean;
   /** Reads a trace. Throws TraceError for one that cannot be read at all. */
   read(input: ReadableStream<Uint8Array>, options?: ReadOptions): Promise<TraceSource>;
-  /** Makes the bytes of a trace from events in the order of their times; absent if nothing reads it. */
+  /**
+   * Makes the bytes of a trace from events in the order of their times; absent if nothing reads it.
+   * What the format cannot hold is told in `notes`. Returns bytes that replace the first ones of the
+   * output where its header tells what is known at the end only.
+   */
   write?(
     info: TraceInfo,
     batches: AsyncIterable<readonly TraceEvent[]>,
-  ): AsyncIterable<Uint8Array<ArrayBuffer>>;
+    notes: TraceNotes,
+  ): TraceBytes;
 }
 
 /** The events of a source one by one: for scripts, where speed matters less than simplicity. */
 export async function* eventsOf(source: TraceSource): AsyncGenerator<TraceEvent, void> {
   for await (const batch of source.batches()) yield* batch;
+}
+
+/** A source of events that come from elsewhere, made or changed by a script; in the order of their times. */
+export function sourceOf(info: TraceInfo, events: AsyncIterable<TraceEvent>): TraceSource {
+  return { info, notes: new TraceNotes(), batches: () => batchesOf(events) };
+}
+
+async function* batchesOf(
+  events: AsyncIterable<TraceEvent>,
+): AsyncGenerator<readonly TraceEvent[], void> {
+  let batch: TraceEvent[] = [];
+  for await (const event of events) {
+    batch.push(event);
+    if (batch.length < BATCH_EVENTS) continue;
+    yield batch;
+    batch = [];
+  }
+  if (batch.length > 0) yield batch;
 }

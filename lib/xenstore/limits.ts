@@ -81,6 +81,10 @@ export const SERVICE_ACCEPTS_PER_TURN_MAX = 16;
 export const SERVICE_ACCEPT_PAUSE_MS = 100;
 /** Connections of a service that are kept for domain 0. */
 export const SERVICE_PRIVILEGED_CONNECTIONS = 128;
+/** New connections a second of a domain other than 0, and how many at once before that counts. */
+export const DOMAIN_CONNECTS_PER_SECOND = 200, DOMAIN_CONNECTS_AT_ONCE = 400;
+/** Refusals a second, of others than domain 0, that are told one by one; the rest are counted. */
+export const REFUSALS_TOLD_PER_SECOND = 10;
 /** Comings and goings that the main thread has not heard of yet, above which nobody is let in. */
 export const SERVICE_REPORTS_PENDING_MAX = 256;
 /**

@@ -281,14 +281,15 @@ class ServiceThread {
     const { listeners, wakeFd, domains, ownFd, heard } = start;
     const store = new Store();
     for (const domid of domains.values()) store.introduce(domid);
-    const peers = new Peers({ store, domains, events: this.#events(heard) });
+    const now_ms = (): number => performance.now();
+    const peers = new Peers({ store, domains, events: this.#events(heard), now_ms });
     const mounts = this.#mounts(start, peers);
     const loop = new SocketLoop({
       peers,
       listeners,
       mounts,
       wakeFd,
-      now_ms: () => performance.now(),
+      now_ms,
     });
     this.#loop = loop;
     try {

@@ -456,3 +456,23 @@ Deno.test("compareDevices() gives buffers back when a side cannot be read", asyn
   await assert.rejects(compareDevices(a.device, b.device, { clock }), /broken \(broken\)/);
   assert.equal(a.device.pool.takenCount + b.device.pool.takenCount, 0);
 });
+
+Deno.test("copyDevice() writes whole units, and looks for zeroes in whole ones only", async () => {
+  const source = model(4 * 65_536, { lacks: ["extents"] });
+  source.bytes.fill(1, 8192, 12_288); // a part of the first unit
+  source.bytes.fill(2, 2 * 65_536, 3 * 65_536);
+  const destination = model(4 * 65_536);
+  const report = await copyDevice(source.device, destination.device, {
+    clock,
+    unitBytes: 65_536,
+    destinationIsZero: true,
+  });
+  assert.deepEqual(destination.bytes, source.bytes);
+  assert.deepEqual([report.bytesWritten, report.bytesSkipped], [2 * 65_536, 2 * 65_536]);
+  const writes = destination.calls.filter((call) => call.startsWith("write"));
+  assert.equal(writes.length, 2, destination.calls.join(", "));
+  await assert.rejects(
+    copyDevice(source.device, destination.device, { clock, unitBytes: 3000 }),
+    /^RangeError: Cannot copy in units of 3000 bytes/,
+  );
+});

@@ -21,6 +21,17 @@ Deno.test("Histogram.record() takes zero, negative and enormous values", () => {
   assert.equal([...histogram.buckets()].reduce((sum, bucket) => sum + bucket.count, 0), 5);
 });
 
+Deno.test("Histogram.merge() gives what one histogram of all values has", () => {
+  const all = new Histogram(), one = new Histogram(), other = new Histogram();
+  for (let us = 1; us <= 5000; us += 1) {
+    all.record(us);
+    (us % 3 === 0 ? one : other).record(us);
+  }
+  one.merge(other);
+  assert.deepEqual([...one.buckets()], [...all.buckets()]);
+  assert.deepEqual([one.count, one.totalUs, one.maxUs], [all.count, all.totalUs, all.maxUs]);
+});
+
 Deno.test("Histogram.percentileUs() is 0 when nothing was counted", () => {
   assert.equal(new Histogram().percentileUs(0.5), 0);
 });

@@ -1,5 +1,6 @@
 /** The commands that talk to a running daemon, in this process, against a stand-in for one. @module */
 import assert from "node:assert/strict";
+import { withTempDir } from "../support/tools.ts";
 import { StandIn, type StandInOptions } from "../support/control_stand_in.ts";
 import { CapturedIo, dmu, type Run, temporaryFolder } from "./captured_io.ts";
 
@@ -173,6 +174,26 @@ Deno.test("commands without a daemon say where they looked and what to start, ex
     `${head}nobody listens there; ${start}`,
   );
 });
+
+Deno.test("commands that are refused at the door say what that may be, exit code 1", () =>
+  withTempDir(async (folder) => {
+    const listener = Deno.listen({ transport: "unix", path: `${folder}/c` });
+    const refusing = (async (): Promise<void> => {
+      for await (const connection of listener) connection.close();
+    })();
+    try {
+      const io = new CapturedIo({ environment: { DMU_CONTROL: `unix:${folder}/c` } });
+      const { code, stdout, stderr } = await dmu(["ls"], io);
+      assert.deepEqual([code, stdout], [1, ""]);
+      assert.match(
+        stderr,
+        /^dmu: Cannot use the daemon at unix:.*listed under \[control\.users\]\n$/,
+      );
+    } finally {
+      listener.close();
+      await refusing;
+    }
+  }));
 
 Deno.test("dmu ls lists targets in at most 80 columns, with errors below", () =>
   withDaemon(async ({ daemon, run }) => {

@@ -154,6 +154,10 @@ Deno.test("completion in bash knows commands, options, kinds and files, and runs
     [`dmu serve a=file:${folder.path}/di`, `${folder.path}/disk.img`],
     ["dmu serve a=pat", "pattern:"],
     ["dmu completion z", "zsh"],
+    ["dmu image sn", "snapshot"],
+    ["dmu image snapshot del", "delete"],
+    [`dmu image info ${folder.path}/di`, `${folder.path}/disk.img`],
+    [`dmu copy qcow2:${folder.path}/di`, `${folder.path}/disk.img`],
     [`dmu info $(touch ${mark})`, ""],
     [`dmu info ;touch ${mark}`, ""],
   ];

@@ -1,6 +1,7 @@
 /** `dmu onexit exec` with real processes and a real daemon: who holds the file, and what the command is given. @module */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
+import { shellQuote } from "../../cli/safe_text.ts";
 import { ControlClient } from "../../lib/daemon/control_client.ts";
 import { untilState, untilValue } from "../support/control.ts";
 import { killQuietly } from "../support/process.ts";
@@ -203,6 +204,25 @@ Deno.test("a child of the command holds the file when the command has ended", ()
     assert.equal((await client.file(Number(holder.minor))).kind, "control");
     Deno.kill(Number(holder.word), "SIGKILL");
     await untilState(client.store, "t", null);
+  }));
+
+Deno.test("dmu onexit exec inside another one holds a file of its own, and both end with the process", () =>
+  withDaemon(async ({ endpoint, client, dmu }) => {
+    const inner = 'echo "$OUTER $DMU_ONEXIT_MINOR"; exec cat';
+    const again = [...EXEC, "--", "sh", "-c", inner].map(shellQuote).join(" ");
+    const holder = await hold(endpoint, `export OUTER="$DMU_ONEXIT_MINOR"; exec ${again}`);
+    const minors = [holder.minor, holder.word];
+    assert.notEqual(minors[0], minors[1]);
+    for (const minor of minors) {
+      const variables = { DMU_ONEXIT_MINOR: minor };
+      const made = await dmu(variables, "create", `t${minor}`, "memory:1M", "--ephemeral");
+      assert.equal(made.code, 0, made.stderr);
+      const { onexit } = await client.file(Number(minor));
+      assert.deepEqual(onexit.map(({ action }) => action), [`remove t${minor}`]);
+    }
+    await letGo(holder);
+    for (const minor of minors) await untilState(client.store, `t${minor}`, null);
+    assert.deepEqual(await client.targets(), []);
   }));
 
 Deno.test("dmu onexit rm takes an action back, and --fire does it at once", () =>

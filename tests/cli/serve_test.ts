@@ -1,28 +1,6 @@
 /** `dmu serve` in this process: what it serves, what it prints, how it ends. @module */
 import assert from "node:assert/strict";
-import { CapturedIo, dmu, type Run, temporaryFolder } from "./captured_io.ts";
-
-interface Serving {
-  readonly io: CapturedIo;
-  /** The ready line. */
-  readonly ready: string;
-  /** Sends a stop signal and waits for the end. */
-  stop(): Promise<Run>;
-}
-
-async function serve(args: readonly string[], io: CapturedIo = new CapturedIo()): Promise<Serving> {
-  const ended = dmu(["serve", ...args], io);
-  const ready = await Promise.race([io.line, ended.then(() => null)]);
-  assert.ok(ready !== null, `it ended: ${io.stderr}`);
-  return {
-    io,
-    ready,
-    stop(): Promise<Run> {
-      io.signal();
-      return ended;
-    },
-  };
-}
+import { CapturedIo, dmu, serve, type Serving, temporaryFolder } from "./captured_io.ts";
 
 function exists(path: string): boolean {
   try {

@@ -24,6 +24,7 @@ import { CHANNEL_FAILURES_MAX, CHANNEL_REOPEN_MS, CHANNELS_MAX } from "../../lib
 import { Simulation } from "../../lib/daemon/simulate.ts";
 import type { OpenFile } from "../../lib/handle/open_file.ts";
 import { MemoryLog } from "../support/context.ts";
+import { ask, withControl } from "../support/control.ts";
 import { runOk, withTempDir } from "../support/tools.ts";
 
 Deno.test("parseDmUser() reads NAME and TARGET=NAME", () => {
@@ -379,3 +380,41 @@ daemonTest(
     assert.deepEqual(channels(), []);
   },
 );
+
+Deno.test({
+  name: "a dm-user device is served again when clients are let in to its target after a revoke",
+  ignore: !canSimulate(),
+  fn: () =>
+    withTempDir((folder) => {
+      const path = join(folder, "control");
+      const control = {
+        sockets: [{ kind: "unix", path, mode: 0o600 } as const],
+        xenbus: [],
+        users: new Map<number, number>(),
+        // As for a default place, where the daemon ends with its devices.
+        ifFree: true,
+      };
+      return withDaemon({ dmUser: BOTH, control }, async ({ daemon, log, end, disk }) => {
+        const channels = (): number =>
+          [...daemon.files].filter(({ kind }) => kind === "dm-user").length;
+        const data = new Uint8Array(2 ** 20).fill(9);
+        await Deno.writeFile(disk("a"), data, { create: false });
+        await withControl(path, async (client) => {
+          for (let round = 0; round < 5; round += 1) {
+            // Every other time it is let in before the channels have come to their end.
+            const drain = round % 2 === 0 ? { drain_ms: 10_000 } : {};
+            const reply = await ask(client, { verb: "revoke", target: "a", ...drain });
+            assert.deepEqual([reply["ok"], reply["files"]], [true, 3]);
+            assert.deepEqual(await ask(client, { verb: "admit", target: "a" }), { ok: true });
+            while (channels() < 3) await new Promise<void>((resolve) => setTimeout(resolve, 0));
+            assert.deepEqual(await Deno.readFile(disk("b")), data);
+          }
+        });
+        assert.equal(await Promise.race([end, Promise.resolve("nothing")]), "nothing");
+        assert.deepEqual(log.lines.filter((line) => line.startsWith("error")), []);
+        await Deno.remove(disk("a"));
+        await Deno.remove(disk("b"));
+        assert.equal(await end, "done");
+      });
+    }),
+});

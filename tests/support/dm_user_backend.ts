@@ -14,10 +14,7 @@ import {
   sizeOption,
 } from "../../lib/block/options.ts";
 import type { BackendType, Opened } from "../../lib/block/types.ts";
-import { serveChannel } from "../../lib/dm_user/serve.ts";
-import { simulatedBackend } from "../../lib/dm_user/simulator/backend.ts";
-import { SimulatedKernel } from "../../lib/dm_user/simulator/kernel.ts";
-import { channelPair } from "../../lib/dm_user/simulator/streams.ts";
+import { simulatedDmUser } from "../../lib/daemon/simulated_dm_user.ts";
 
 /** What it is told. */
 export interface SimulatedOptions {
@@ -34,21 +31,8 @@ async function open(wish: SimulatedOptions, context: OpenContext): Promise<Opene
   const { size, channels } = wish;
   const { backend: storage } = await memory.open({ size, limit: 2 * size }, context);
   const device = new Device(storage, { name: "disk", clock: context.clock, log: context.log });
-  const kernel = new SimulatedKernel({ clock: context.clock, random: context.random });
-  const simulated = kernel.createSimple("disk", size / 512, { discard: true, writeZeroes: true });
-  const daemons = Array.from(
-    { length: channels },
-    () => serveChannel(channelPair(kernel.open("disk")), device),
-  );
-  const front = simulatedBackend(simulated);
-  async function dispose(): Promise<void> {
-    await front[Symbol.asyncDispose]();
-    kernel.remove("disk");
-    await Promise.all(daemons);
-    await device[Symbol.asyncDispose]();
-  }
-  let disposed: Promise<void> | null = null;
-  return { backend: { ...front, [Symbol.asyncDispose]: () => disposed ??= dispose() } };
+  const { clock, random } = context;
+  return { backend: simulatedDmUser(device, { clock, random, channels }) };
 }
 
 /** The kind "dm-user-memory". */

@@ -1,5 +1,5 @@
 /**
- * NBD servers of others for tests: nbdkit and qemu-nbd on private unix sockets. They listen when they
+ * NBD servers of others for tests: nbdkit, qemu-nbd and nbd-server on private unix sockets. They listen when they
  * write their pid file, which is watched for; they are ended by pid.
  *
  * @module
@@ -7,7 +7,7 @@
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import { Collector, killQuietly, within } from "./process.ts";
-import { toolPath } from "./tools.ts";
+import { runOk, toolPath } from "./tools.ts";
 
 /** Time that a server may take to listen, in ms. */
 const START_MS_MAX = 30_000;
@@ -80,6 +80,40 @@ export function startQemuNbd(folder: string, ...args: readonly string[]): Promis
     `--pid-file=${pid}`,
     ...args,
   ]);
+}
+
+/**
+ * Starts nbd-server with its socket in `folder`; `settings` are lines of its configuration for the
+ * export. It goes into the background.
+ */
+export async function startNbdServer(
+  folder: string,
+  image: string,
+  settings: readonly string[],
+): Promise<OtherServer> {
+  count += 1;
+  const socket = join(folder, `s${count}`), pidFile = join(folder, `p${count}`);
+  const config = join(folder, `c${count}`);
+  const lines = [
+    ...["[generic]", `unixsock = ${socket}`, "[d]", `exportname = ${image}`],
+    ...["flush = true", "fua = true", "trim = true", ...settings, ""],
+  ];
+  await Deno.writeTextFile(config, lines.join("\n"));
+  const watcher = Deno.watchFs(folder);
+  const listens = appearance(watcher, pidFile);
+  await runOk("nbd-server", ["-C", config, "-p", pidFile]);
+  const up = await within(listens, START_MS_MAX);
+  watcher.close();
+  assert.ok(up, "Cannot start nbd-server: it writes no pid file");
+  const pid = Number.parseInt(await Deno.readTextFile(pidFile), 10);
+  return {
+    socket,
+    uri: `nbd+unix:///d?socket=${encodeURIComponent(socket)}`,
+    async [Symbol.asyncDispose](): Promise<void> {
+      Deno.kill(pid, "SIGTERM");
+      await runOk("tail", [`--pid=${pid}`, "-s", "0.05", "-f", "/dev/null"]);
+    },
+  };
 }
 
 /** A sparse file of `size` bytes in `folder`. */

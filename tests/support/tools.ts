@@ -28,12 +28,17 @@ interface Tool {
 }
 
 const TOOLS = {
+  blkparse: { package: "blktrace" },
+  blkreplay: { package: "blkreplay" },
   certtool: { package: "gnutls-bin" },
   debugfs: { package: "e2fsprogs" },
   e2fsck: { package: "e2fsprogs" },
   fio: { package: "fio", probe: ["--enghelp=nbd"] },
   gcc: { package: "gcc libc6-dev" },
   "mkfs.ext4": { package: "e2fsprogs" },
+  "nbd-server": { package: "nbd-server" },
+  "nbd-trdump": { package: "nbd-server" },
+  "nbd-trplay": { package: "nbd-server" },
   nbdcopy: { package: "libnbd-bin" },
   nbdfuse: { package: "libnbd-bin" },
   nbdinfo: { package: "libnbd-bin" },

@@ -12,7 +12,7 @@ import { native } from "../../lib/trace/formats/native.ts";
 import { BLOCK_BYTES } from "../../lib/trace/limits.ts";
 import { encodeHeader, VERSION } from "../../lib/trace/native.ts";
 import { digestOf } from "../../lib/trace/record.ts";
-import { eventsOf, type TraceSource } from "../../lib/trace/source.ts";
+import { eventsOf, TraceNotes, type TraceSource } from "../../lib/trace/source.ts";
 
 const INFO: TraceInfo = {
   started_ms: 1_700_000_000_123,
@@ -46,7 +46,7 @@ async function written(events: readonly TraceEvent[], batch = 1000): Promise<Uin
     for (let at = 0; at < events.length; at += batch) yield events.slice(at, at + batch);
   }
   assert.ok(native.write !== undefined);
-  for await (const part of native.write(INFO, batches())) parts.push(part);
+  for await (const part of native.write(INFO, batches(), new TraceNotes())) parts.push(part);
   return new Uint8Array(await new Blob(parts.map((part) => new Uint8Array(part))).arrayBuffer());
 }
 

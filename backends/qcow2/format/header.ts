@@ -357,13 +357,15 @@ function checkFigures(header: QcowHeader, path: string): void {
   }
 }
 
-function headerLengthFor(header: QcowHeader): number {
+/** Bytes of a header without its extensions, when it is stored. */
+export function headerLengthFor(header: QcowHeader): number {
   if (header.version === 2) return V2_BYTES;
   const needed = header.compression === "deflate" ? V3_BYTES : COMPRESSION_BYTES;
   return Math.max(header.headerLength, needed);
 }
 
-function encodeFixed(header: QcowHeader, headerLength: number, view: DataView): void {
+/** Stores the fixed fields, at the start of an image; not where the backing file's name is. */
+export function encodeFields(header: QcowHeader, view: DataView): void {
   view.setUint32(0, QCOW_MAGIC);
   view.setUint32(4, header.version);
   view.setUint32(20, header.clusterBits);
@@ -379,7 +381,7 @@ function encodeFixed(header: QcowHeader, headerLength: number, view: DataView): 
   view.setBigUint64(80, header.compatible);
   view.setBigUint64(88, header.autoclear);
   view.setUint32(96, header.refcountOrder);
-  view.setUint32(100, headerLength);
+  view.setUint32(100, headerLengthFor(header));
   if (header.compression === "zstd") view.setUint8(AT_COMPRESSION, 1);
 }
 
@@ -409,7 +411,7 @@ export function encodeHeader(header: QcowHeader): Uint8Array {
         `use shorter names or larger clusters`,
     );
   }
-  encodeFixed(header, headerLength, view);
+  encodeFields(header, view);
   if (headerLength > AT_COMPRESSION) {
     area.set(
       header.unknownFields.subarray(0, headerLength - AT_COMPRESSION - 1),

@@ -46,7 +46,6 @@ class Batch {
     const { refcounts, file } = state;
     // Nothing of what an entry points to is behind the end of the file, even if it was never written.
     file.extend(refcounts.tail * state.layout.clusterBytes);
-    const independent = lazy && !state.copied && state.l1.dirtyTo === 0 && isMarked(state);
     this.#writes = takeEntries(state);
     if (lazy) {
       if (this.#writes.length > 0 && !isMarked(state)) markDirty(state);
@@ -61,11 +60,6 @@ class Batch {
       this.#freed = state.freed.concat(refcounts.takeLeft());
     }
     state.freed = [];
-    state.copied = false;
-    if (independent) {
-      this.#writeEntries();
-      this.#step = 3;
-    }
   }
 
   get done(): boolean {

@@ -61,6 +61,10 @@ export function mapEntryAt(state: ImageState, start: number, length: number): Ma
   if (run.kind !== UNALLOCATED) {
     const entry = { ...base, present: true, zero: true, data: false };
     if (run.kind !== ZERO_ALLOCATED) return entry;
+    // Place 0 of a data file is told from none by subclusters alone.
+    if (run.host < clusterBytes && state.layout.external && !extended) {
+      return { ...entry, length: Math.min(run.length, clusterBytes - run.host) };
+    }
     return { ...entry, offset: run.host, filename: state.guestFile.raw.path };
   }
   if (backing !== null && start < backing.size) {

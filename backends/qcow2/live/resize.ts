@@ -8,6 +8,7 @@ import { BlockError } from "../../../lib/block/errors.ts";
 import { l1EntriesFor } from "../format/header.ts";
 import { L1_BYTES_MAX } from "../limits.ts";
 import { L1Table } from "./l1_table.ts";
+import { COMPRESSED, DATA, emptyRun, mapRun } from "./mapping.ts";
 import type { ImageState } from "./state.ts";
 import type { Writer } from "./write.ts";
 import type { Zeroer } from "./zero.ts";
@@ -66,14 +67,11 @@ function grow(changers: Changers, size: number): void {
   const before = state.header.size;
   growL1(state, l1EntriesFor(state.header, size));
   const firstNew = Math.ceil(before / clusterBytes), end = Math.ceil(size / clusterBytes);
-  clearTail(changers, before, Math.min(firstNew * clusterBytes, size));
   // Entries past the end may be of a machine's state that was kept there.
   zeroer.drop(firstNew, end);
-  const { backing } = state;
-  const covered = backing === null ? 0 : Math.min(Math.ceil(backing.size / clusterBytes), end);
-  if (covered > firstNew) {
-    hideBacking(changers, firstNew * clusterBytes, covered * clusterBytes);
-  }
+  if (state.backing !== null && state.backing.size > before) {
+    hideBacking(changers, state.backing.size, before, end * clusterBytes);
+  } else clearTail(changers, before, firstNew * clusterBytes);
   if (state.layout.externalRaw) {
     state.dataFile?.extend(size);
     changers.writer.reserve(firstNew, end);
@@ -81,20 +79,41 @@ function grow(changers: Changers, size: number): void {
   setSize(state, size);
 }
 
-/** The last cluster may have anything past the former end. */
-function clearTail({ writer }: Changers, from: number, to: number): void {
-  if (to > from) writer.write(new Uint8Array(to - from), from);
+/** True if the image itself has data in a range. */
+function hasData(state: ImageState, from: number, to: number): boolean {
+  const run = emptyRun();
+  for (let at = from; at < to; at += run.length) {
+    mapRun(state, at, to - at, run);
+    if (run.kind === DATA || run.kind === COMPRESSED) return true;
+  }
+  return false;
 }
 
-/** What a longer backing file has past the former end must not come up. */
-function hideBacking({ state, writer, zeroer }: Changers, from: number, to: number): void {
-  if (state.layout.zeroClusters) {
-    return zeroer.zero(from, to - from, { mayTrim: true, fastOnly: false });
+function writeZeroes({ writer }: Changers, from: number, to: number): void {
+  const zeroes = new Uint8Array(Math.min(ZERO_PIECE_BYTES, to - from));
+  for (let at = from; at < to; at += zeroes.length) {
+    writer.write(zeroes.subarray(0, to - at), at);
   }
-  const zeroes = new Uint8Array(ZERO_PIECE_BYTES);
-  for (let at = from; at < to; at += ZERO_PIECE_BYTES) {
-    writer.write(zeroes.subarray(0, Math.min(ZERO_PIECE_BYTES, to - at)), at);
+}
+
+/** The last cluster may have data past the former end. */
+function clearTail(changers: Changers, from: number, to: number): void {
+  const { state, zeroer } = changers, { subclusterBytes: unit } = state.layout;
+  const edge = Math.ceil(from / unit) * unit;
+  if (hasData(state, from, edge)) writeZeroes(changers, from, edge);
+  if (!hasData(state, edge, to)) return;
+  zeroer.zero(edge, to - edge, { mayTrim: true, fastOnly: false });
+}
+
+/** What a longer backing file of `size` bytes has past the former end must not come up. */
+function hideBacking(changers: Changers, size: number, from: number, to: number): void {
+  const { state, zeroer } = changers, { zeroClusters, subclusterBytes: unit } = state.layout;
+  const edge = Math.ceil(from / unit) * unit;
+  writeZeroes(changers, from, edge);
+  if (!zeroClusters) {
+    return writeZeroes(changers, edge, Math.min(to, Math.ceil(size / unit) * unit));
   }
+  if (to > edge) zeroer.zero(edge, to - edge, { mayTrim: true, fastOnly: false });
 }
 
 /** Gives the image an L1 table of at least so many entries. */

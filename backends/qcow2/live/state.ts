@@ -10,7 +10,8 @@
 import type { Log } from "../../../lib/block/context.ts";
 import { BlockError } from "../../../lib/block/errors.ts";
 import type { RawFile } from "../../../lib/sys/file_access.ts";
-import { encodeHeader, INCOMPATIBLE_CORRUPT, type QcowHeader } from "../format/header.ts";
+import { INCOMPATIBLE_CORRUPT, type QcowHeader } from "../format/header.ts";
+import { changeBacking, changeFields } from "../format/header_change.ts";
 import type { Layer } from "./backing.ts";
 import { ClusterSet } from "./cluster_set.ts";
 import type { Committer } from "./commit.ts";
@@ -43,6 +44,20 @@ export interface StateParts {
   readonly log: Log;
 }
 
+/** Fields of the header that change while an image is open. */
+export type HeaderFields = Pick<
+  QcowHeader,
+  | "size"
+  | "l1Size"
+  | "l1Offset"
+  | "refcountTableOffset"
+  | "refcountTableClusters"
+  | "snapshotCount"
+  | "snapshotsOffset"
+  | "incompatible"
+  | "autoclear"
+>;
+
 /** An open image. */
 export class ImageState {
   readonly file: HostFile;
@@ -57,8 +72,6 @@ export class ImageState {
   readonly metadata: ClusterSet = new ClusterSet();
   /** Runs of clusters given up, as pairs of first cluster and count: free after the next commit. */
   freed: number[] = [];
-  /** Something was copied into new clusters since the last commit: data has to be durable before tables. */
-  copied = false;
   /** Where the next compressed cluster can go, and the end of that host cluster; null if nowhere yet. */
   packing: { readonly at: number; readonly end: number } | null = null;
   backing: Layer | null;
@@ -67,7 +80,6 @@ export class ImageState {
   header: QcowHeader;
   /** Why nothing can be written any more; null while all is well. */
   failure: BlockError | null = null;
-  #headerBytes: Uint8Array;
   #refcounts: Refcounts | null = null;
   #committer: Committer | null = null;
 
@@ -83,7 +95,6 @@ export class ImageState {
     this.discard = discard;
     this.log = log;
     this.layout = layoutOf(header);
-    this.#headerBytes = encodeHeader(header);
     const { sliceBytes } = this.layout;
     const slices = Math.max(Math.floor(cacheBytes / sliceBytes), CACHE_TABLES_MIN);
     this.l2 = new TableCache(sliceBytes, slices, () => this.committer.commitNow());
@@ -145,17 +156,31 @@ export class ImageState {
     throw error;
   }
 
-  /** Writes what is different in the header, in the sectors that it is in: those of one sector at once. */
-  writeHeader(different: Partial<QcowHeader>): void {
+  /** Writes fields of the header that have changed, all of them at once: they are in one sector. */
+  writeHeader(different: Partial<HeaderFields>): void {
     const header = { ...this.header, ...different };
-    const bytes = encodeHeader(header), { unit } = this.file;
-    const before = this.#headerBytes;
-    for (let at = 0; at < bytes.length; at += unit) {
-      const sector = bytes.subarray(at, at + unit);
-      if (sector.some((byte, index) => byte !== before[at + index])) this.file.write(sector, at);
-    }
+    const sector = new Uint8Array(this.file.unit);
+    this.file.read(sector, 0);
+    this.file.write(changeFields(sector, header), 0);
     this.header = header;
-    this.#headerBytes = bytes;
+  }
+
+  /** Writes the name of another backing file into the header, durably; a crash leaves the old one or it. */
+  writeBacking(names: Pick<QcowHeader, "backingFile" | "backingFormat">): void {
+    const header = { ...this.header, ...names };
+    const area = new Uint8Array(Math.max(this.layout.clusterBytes, this.file.unit));
+    this.file.read(area, 0);
+    const change = changeBacking(
+      area.subarray(0, this.layout.clusterBytes),
+      this.header,
+      header,
+      Math.min(this.file.unit, this.layout.clusterBytes),
+    );
+    for (const { offset, bytes } of change.ahead) this.file.write(bytes, offset);
+    if (change.ahead.length > 0) this.file.raw.flush();
+    this.file.write(change.sector, 0);
+    this.file.raw.flush();
+    this.header = header;
   }
 
   /** The slice with the L2 entry of a cluster of the disk, or null if there is no L2 table for it. */

@@ -36,6 +36,12 @@ interface Place {
   fresh: boolean;
 }
 
+/** Bytes of some clusters, counted from the first one's start. */
+interface Part {
+  readonly within: number;
+  readonly end: number;
+}
+
 /** Writes to one image. */
 export class Writer {
   readonly #state: ImageState;
@@ -172,24 +178,43 @@ export class Writer {
     const within = offset % clusterBytes, rest = from.length - at;
     const place = this.#placeFor(slice, index, within, rest, offset - within);
     const length = Math.min(rest, place.count * clusterBytes - within);
-    const whole = !state.layout.extended || this.#copiesWhole(slice, index);
-    const unit = whole ? clusterBytes : state.layout.subclusterBytes;
     const end = within + length;
+    const copied = this.#copiedRange(slice, index, within, end);
     try {
       this.#writeAround(
         at === 0 && length === rest ? from : from.subarray(at, at + length),
         offset,
         place.host + within,
-        within % unit,
-        (unit - end % unit) % unit,
+        within - copied.within,
+        copied.end - end,
         place.fresh && state.guestFile.isUntouched(place.host),
       );
     } catch (error) {
       this.#giveBack(place);
       throw error;
     }
-    this.#setEntries(slice, index, place, whole ? null : { within, end });
+    this.#setEntries(slice, index, place, copied);
     return length;
+  }
+
+  /**
+   * What new clusters get: a range around the bytes `within` to `end` that begins in the cluster of an
+   * entry. Whole clusters or, with subclusters, whole ones of these; of a cluster that others use too
+   * all from its first to its last that has data.
+   */
+  #copiedRange(slice: Table, index: number, within: number, end: number): Part {
+    const { clusterBytes, subclusterBytes, extended } = this.#state.layout;
+    const whole = { within: 0, end: Math.ceil(end / clusterBytes) * clusterBytes };
+    if (!extended) return whole;
+    const { view } = slice, at = index * 16;
+    const high = view.getUint32(at), low = view.getUint32(at + 4);
+    if (isCompressed(high)) return whole;
+    const from = Math.floor(within / subclusterBytes), to = Math.ceil(end / subclusterBytes);
+    const isShared = !isCopied(high) && entryOffset(high, low) !== 0;
+    const data = isShared ? view.getUint32(at + 12) : 0;
+    const first = data === 0 ? from : Math.min(from, 31 - Math.clz32(data & -data));
+    const last = data === 0 ? to : Math.max(to, SUBCLUSTERS - Math.clz32(data));
+    return { within: first * subclusterBytes, end: last * subclusterBytes };
   }
 
   /** What was taken and is not used: nothing points to it, so it is free at once. */
@@ -198,12 +223,6 @@ export class Writer {
     if (!fresh || layout.external) return;
     const first = host / layout.clusterBytes;
     for (let cluster = first; cluster < first + count; cluster += 1) refcounts.decrement(cluster);
-  }
-
-  /** True if an extended entry's cluster is to be copied as a whole: others use it, or it is compressed. */
-  #copiesWhole(slice: Table, index: number): boolean {
-    const high = slice.view.getUint32(index * 16), low = slice.view.getUint32(index * 16 + 4);
-    return isCompressed(high) || (!isCopied(high) && entryOffset(high, low) !== 0);
   }
 
   #placeFor(slice: Table, index: number, within: number, rest: number, start: number): Place {
@@ -253,7 +272,6 @@ export class Writer {
     const behind = offset + data.length;
     const tail = after > 0 && !(untouched && this.#isZero(behind, after)) ? after : 0;
     if (head === 0 && tail === 0) return guestFile.write(data, host);
-    this.#state.copied = true;
     const total = head + data.length + tail;
     if (total > JOINED_WRITE_BYTES_MAX) {
       if (head > 0) this.#copy(offset - head, host - head, head);
@@ -287,12 +305,12 @@ export class Writer {
     return true;
   }
 
-  /** Points entries to new clusters. `part` is what was written of a cluster that has subclusters. */
+  /** Points entries to new clusters. `part` is what they got: with subclusters it may be less than all. */
   #setEntries(
     slice: Table,
     index: number,
     { host, count, fresh }: Place,
-    part: { readonly within: number; readonly end: number } | null,
+    part: Part,
   ): void {
     const state = this.#state, { clusterBytes, entryBytes, extended } = state.layout;
     for (let at = 0; at < count; at += 1) {
@@ -307,11 +325,10 @@ export class Writer {
   #setSubclusters(
     slice: Table,
     index: number,
-    part: { readonly within: number; readonly end: number } | null,
+    part: Part,
     start: number,
   ): void {
     const state = this.#state, { clusterBytes, subclusterBytes } = state.layout;
-    if (part === null) return setBitmap(state, slice, index, 0, 0xffff_ffff);
     const from = Math.max(part.within - start, 0), to = Math.min(part.end - start, clusterBytes);
     const written = bitsOf(Math.floor(from / subclusterBytes), Math.ceil(to / subclusterBytes));
     const zero = slice.view.getUint32(index * 16 + 8);

@@ -7,7 +7,14 @@
  */
 import { BlockError } from "../../../lib/block/errors.ts";
 import type { ZeroOptions } from "../../../lib/block/types.ts";
-import { entryHigh, entryLow, entryOffset, isCompressed, isCopied } from "../format/entries.ts";
+import {
+  entryHigh,
+  entryLow,
+  entryOffset,
+  isCompressed,
+  isCopied,
+  SUBCLUSTERS,
+} from "../format/entries.ts";
 import { freeEntry, ownSlice, setBitmap, setEntry } from "./entries.ts";
 import { FREED_RUNS_MAX, ZEROES_BYTES } from "./limits.ts";
 import { emptyRun, mapRun, type Run, UNALLOCATED, ZERO_ALLOCATED, ZERO_PLAIN } from "./mapping.ts";
@@ -57,64 +64,80 @@ export class Zeroer {
 
   /** Zeroes a range. Throws EOPNOTSUPP where that would mean to write zeroes, if it is to be fast. */
   zero(offset: number, length: number, { mayTrim, fastOnly }: Omit<ZeroOptions, "fua">): void {
-    const state = this.#state, { clusterBytes, zeroClusters, externalRaw } = state.layout;
+    const state = this.#state, { subclusterBytes: unit, zeroClusters } = state.layout;
     state.requireSound();
     const end = offset + length, { size } = state.header;
-    const first = Math.ceil(offset / clusterBytes);
-    const last = end === size ? Math.ceil(end / clusterBytes) : Math.floor(end / clusterBytes);
-    if (!zeroClusters) {
+    if (!zeroClusters && (!mayTrim || state.backing !== null)) {
       throw new BlockError("EOPNOTSUPP", "Cannot zero without writing: the image is of version 2");
     }
-    if (last < first) return this.#edge(offset, end, mayTrim, fastOnly);
-    if (fastOnly && last === first) {
-      throw new BlockError("EOPNOTSUPP", "Cannot zero less than a cluster without writing");
-    }
-    const start = first * clusterBytes, stop = Math.min(last * clusterBytes, end);
-    if (offset < start) this.#edge(offset, start, mayTrim, false);
-    if (last > first) {
-      this.#eachTable(first, last, (from, to) => this.#zeroIn(from, to, mayTrim), true);
-      if (externalRaw) this.#zeroDataFile(start, stop);
-    }
-    if (stop < end) this.#edge(stop, end, mayTrim, false);
+    const start = Math.min(Math.ceil(offset / unit) * unit, end);
+    const stop = Math.max(end === size ? end : Math.floor(end / unit) * unit, start);
+    // What is in the middle goes without writing, so that writing the edges is fast, too.
+    const fastEdges = fastOnly && stop === start;
+    if (offset < start) this.#edge(offset, start, mayTrim, fastEdges);
+    if (stop > start) this.#units(start, stop, mayTrim);
+    if (stop < end) this.#edge(stop, end, mayTrim, fastEdges);
   }
 
-  /** Part of one cluster: it becomes a zero cluster if the rest of it is zero already, else it is written. */
+  /** Part of one unit: all of it is made zero if the rest of it is zero already, else it is written. */
   #edge(offset: number, end: number, mayTrim: boolean, fastOnly: boolean): void {
-    const state = this.#state,
-      { clusterBytes, externalRaw, extended, subclusterBytes } = state.layout;
-    const cluster = Math.floor(offset / clusterBytes), start = cluster * clusterBytes;
-    const stop = Math.min(start + clusterBytes, state.header.size);
+    const { layout: { subclusterBytes: unit }, header: { size } } = this.#state;
+    const start = Math.floor(offset / unit) * unit, stop = Math.min(start + unit, size);
     const restIsZero = this.#isZero(start, offset) && this.#isZero(end, stop) &&
       this.#hasNoData(start, stop);
-    if (restIsZero && mayTrim && !externalRaw) {
-      return this.#zeroIn(cluster, cluster + 1, mayTrim);
-    }
-    if (extended && mayTrim && !externalRaw) {
-      const from = Math.ceil(offset / subclusterBytes) * subclusterBytes;
-      const to = Math.floor(end / subclusterBytes) * subclusterBytes;
-      if (to > from && this.#zeroSubclusters(cluster, from - start, to - start)) {
-        if (offset < from) this.#writeZeroes(offset, from);
-        if (to < end) this.#writeZeroes(to, end);
-        return;
-      }
-    }
+    if (restIsZero) return this.#units(start, stop, mayTrim);
     if (fastOnly) {
       throw new BlockError("EOPNOTSUPP", "Cannot zero less than a cluster without writing");
     }
     this.#writeZeroes(offset, end);
   }
 
-  /** Marks subclusters as zero; false if the cluster is compressed or not the image's alone. */
-  #zeroSubclusters(cluster: number, from: number, to: number): boolean {
-    const state = this.#state, { entriesPerSlice, subclusterBytes } = state.layout;
-    const slice = ownSlice(state, cluster), index = cluster % entriesPerSlice;
-    const high = slice.view.getUint32(index * 16), low = slice.view.getUint32(index * 16 + 4);
-    if (isCompressed(high) || (!isCopied(high) && entryOffset(high, low) !== 0)) return false;
-    const bits = bitsOf(from / subclusterBytes, to / subclusterBytes);
+  /** Whole subclusters, or whole clusters where there are none; the last one may be cut off by the disk's end. */
+  #units(offset: number, end: number, mayTrim: boolean): void {
+    const { layout: { clusterBytes, externalRaw }, header: { size } } = this.#state;
+    const first = Math.ceil(offset / clusterBytes);
+    const last = end === size ? Math.ceil(end / clusterBytes) : Math.floor(end / clusterBytes);
+    if (externalRaw) this.#zeroDataFile(offset, end);
+    if (last < first) return this.#zeroPart(offset, end, mayTrim);
+    if (offset < first * clusterBytes) this.#zeroPart(offset, first * clusterBytes, mayTrim);
+    this.#eachTable(first, last, (from, to) => this.#zeroIn(from, to, mayTrim), true);
+    if (last * clusterBytes < end) this.#zeroPart(last * clusterBytes, end, mayTrim);
+  }
+
+  /** Subclusters of one cluster. Those of a compressed one are written. */
+  #zeroPart(offset: number, end: number, mayTrim: boolean): void {
+    const { entriesPerSlice, subclusterBytes, clusterBytes } = this.#state.layout;
+    const cluster = Math.floor(offset / clusterBytes), start = cluster * clusterBytes;
+    const slice = ownSlice(this.#state, cluster), index = cluster % entriesPerSlice;
+    if (isCompressed(slice.view.getUint32(index * 16))) return this.#writeZeroes(offset, end);
+    const bits = bitsOf((offset - start) / subclusterBytes, (end - start) / subclusterBytes);
+    // What a snapshot uses too is not touched by this: the bitmap is the image's own.
+    if (!mayTrim) this.#makeOwn(slice, index, cluster, bits);
     const zero = (slice.view.getUint32(index * 16 + 8) | bits) >>> 0;
     const allocated = (slice.view.getUint32(index * 16 + 12) & ~bits) >>> 0;
-    setBitmap(state, slice, index, zero, allocated);
-    return true;
+    setBitmap(this.#state, slice, index, zero, allocated);
+  }
+
+  /** Gives an entry a cluster of its own, with the data that it has but for the subclusters in `without`. */
+  #makeOwn(slice: Table, index: number, cluster: number, without: number): void {
+    const state = this.#state, { clusterBytes, subclusterBytes, external } = state.layout;
+    const high = slice.view.getUint32(index * 16), low = slice.view.getUint32(index * 16 + 4);
+    if (isCopied(high)) return;
+    const old = entryOffset(high, low);
+    const host = external ? cluster * clusterBytes : state.refcounts.allocate(1) * clusterBytes;
+    const data = (slice.view.getUint32(index * 16 + 12) & ~without) >>> 0;
+    for (let from = 0; from < SUBCLUSTERS && old !== host;) {
+      let to = from;
+      while (to < SUBCLUSTERS && (data >>> to & 1) === 1) to += 1;
+      if (to > from) {
+        const bytes = new Uint8Array((to - from) * subclusterBytes);
+        state.guestFile.read(bytes, old + from * subclusterBytes);
+        state.guestFile.write(bytes, host + from * subclusterBytes);
+      }
+      from = to + 1;
+    }
+    freeEntry(state, high, low);
+    setEntry(state, slice, index, entryHigh(host, true), entryLow(host, false));
   }
 
   #writeZeroes(offset: number, end: number): void {
@@ -199,8 +222,9 @@ export class Zeroer {
   }
 
   #zeroIn(from: number, to: number, mayTrim: boolean): void {
-    if (mayTrim) this.#setAll(from, to, "zero, given up");
-    else this.#setAll(from, to, "zero, kept");
+    // Version 2 has no zero clusters, but with nothing below what is not there reads as zeroes.
+    if (!this.#state.layout.zeroClusters) this.#setAll(from, to, "unallocated");
+    else this.#setAll(from, to, mayTrim ? "zero, given up" : "zero, kept");
   }
 
   #setAll(from: number, to: number, fate: Fate): void {

@@ -14,7 +14,7 @@ import { listOrEmpty, type Nodes } from "./nodes.ts";
 import { targetNodeName, targetOfNodeName, TARGETS_PATH, XENBUS_STATE } from "./paths.ts";
 import { isStatistic } from "./statistics_nodes.ts";
 import type { TargetTree } from "./target_tree.ts";
-import { parseSize } from "./wish.ts";
+import { parseTargetSize } from "./wish.ts";
 
 /** What a reconciler needs. */
 export interface ReconcilerOptions {
@@ -112,12 +112,12 @@ export class Reconciler {
     const served = targets.get(name);
     if (state === undefined) return await this.#removed(name, served);
     if (served === null) return await this.#lookAtNone(name, state);
-    const replaced = state === XENBUS_STATE.INITIALISING && !await tree.bearsMark(name);
-    if (replaced) return await this.#create(name, served);
+    const wished = state === XENBUS_STATE.INITIALISING;
+    if (wished && !await tree.bearsMark(name)) return await this.#create(name, served);
     if (state === XENBUS_STATE.CLOSING && served.state !== "closing") {
       return await this.#close(name, served);
     }
-    if (state === XENBUS_STATE.CONNECTED && served.state === "init-wait") {
+    if (wished && served.state === "init-wait") {
       await this.#attempt(name, () => targets.admit(name));
     }
     await this.#compare(name, served, suspects);
@@ -175,7 +175,7 @@ export class Reconciler {
     const { targets, keeper } = this.#options;
     let size: number;
     try {
-      size = parseSize(name, text);
+      size = parseTargetSize(name, text);
     } catch (error) {
       return await targets.complain(name, wishError(error));
     }

@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { DEVICE_BYTES_MAX } from "../../block/limits.ts";
 import { describeOptions } from "../../block/options.ts";
 import type { Registry } from "../../block/registry.ts";
+import { parseSize } from "../../block/size.ts";
 import { parseSpec, type Spec, targetNameProblem, withDefaultOption } from "../../block/spec.ts";
 import { UsageError } from "../../block/usage_error.ts";
 import type { XenstoreOperations } from "../../xenstore/client_operations.ts";
@@ -71,7 +71,7 @@ export function parseWish(name: string, nodes: Nodes, registry: Registry): Lasti
   const { kinds } = registry;
   const spec = parseSpec(backend, { kinds });
   const wanted = nodes.get("size") ?? "";
-  const size = wanted === "" ? null : parseSize(name, wanted);
+  const size = wanted === "" ? null : parseTargetSize(name, wanted);
   const filters = listOf(name, nodes, "filters").map((text) => parseFilter(text));
   const endpoints = listOf(name, nodes, "endpoints").map((text) => parseEndpoint(text));
   const onexit = parseMinor(name, nodes.get("onexit") ?? "");
@@ -95,11 +95,14 @@ function withSize(spec: Spec, size: number, registry: Registry): Spec {
   return has && !set ? withDefaultOption(spec, "size", String(size)) : spec;
 }
 
-/** The bytes that a `size` node of a target says. Throws UsageError. */
-export function parseSize(target: string, text: string): number {
-  const size = /^\d{1,17}$/.test(text) ? Number(text) : Number.NaN;
-  if (size <= DEVICE_BYTES_MAX) return size;
-  throw new UsageError(`Cannot give target ${target} a size: "${text}" is no number of bytes`);
+/**
+ * The bytes that a `size` node of a target says, where people write sizes as on the command line.
+ * Throws UsageError.
+ */
+export function parseTargetSize(target: string, text: string): number {
+  const size = parseSize(text);
+  if (typeof size === "number") return size;
+  throw new UsageError(`Cannot give target ${target} a size: it ${size.problem}`);
 }
 
 function parseFlag(target: string, name: string, nodes: Nodes): boolean {

@@ -17,7 +17,7 @@ import {
   recordsFit,
 } from "../native.ts";
 import { RecordReader } from "../record.ts";
-import { type TraceFormat, TraceNotes, type TraceSource } from "../source.ts";
+import { type PlainTraceBytes, type TraceFormat, TraceNotes, type TraceSource } from "../source.ts";
 import { TraceError } from "../trace_error.ts";
 
 async function read(input: ReadableStream<Uint8Array>): Promise<TraceSource> {
@@ -79,7 +79,7 @@ function eventsOf(records: Uint8Array, at: number, notes: TraceNotes): TraceEven
 async function* write(
   info: TraceInfo,
   batches: AsyncIterable<readonly TraceEvent[]>,
-): AsyncGenerator<Uint8Array<ArrayBuffer>, void> {
+): PlainTraceBytes {
   yield encodeHeader(info);
   const builder = new BlockBuilder();
   for await (const batch of batches) {

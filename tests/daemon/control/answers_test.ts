@@ -74,7 +74,7 @@ async function visit(
 async function step(client: XenstoreClient, random: SeededRandom): Promise<void> {
   const name = NAMES[random.below(NAMES.length)] ?? "";
   const top = `/dmu/target/${name}`;
-  switch (random.below(6)) {
+  switch (random.below(7)) {
     case 0:
     case 1:
       return await wish(client, name, { backend: "memory:1M" });
@@ -84,6 +84,8 @@ async function step(client: XenstoreClient, random: SeededRandom): Promise<void>
       return await client.remove(top).catch(() => {});
     case 4:
       return void await ask(client, { verb: "revoke", target: name });
+    case 5:
+      return await client.write(`${top}/state`, "1");
     default:
       return void await ask(client, { verb: "admit", target: name });
   }

@@ -61,7 +61,7 @@ Deno.test("ControlPlane refuses wrong wishes with an error and state 6, and trie
       [{}, /its backend is missing/],
       [{ backend: "memory" }, /a colon is missing/],
       [{ backend: "file:/nonexistent/disk" }, /Cannot open target bad: /],
-      [{ backend: "memory:1M", size: "-1" }, /"-1" is no number of bytes/],
+      [{ backend: "memory:1M", size: "-1" }, /a size: it must not be negative/],
       [{ backend: "memory:1M", size: "1024" }, /has 1 MiB already/],
       [{ backend: "memory:1M", "read-only": "yes" }, /its read-only "yes" is neither 0 nor 1/],
       [{ backend: "memory:1M", "filters/0": "nosuch" }, /there is no such filter/],
@@ -78,10 +78,28 @@ Deno.test("ControlPlane refuses wrong wishes with an error and state 6, and trie
     }
     await wish(client, "bad", { backend: "memory:1M", size: "7x" });
     await untilState(client, "bad", "6");
-    await client.write("/dmu/target/bad/size", "2097152");
+    await client.write("/dmu/target/bad/size", "2M");
     await client.write("/dmu/target/bad/state", "1");
     await untilState(client, "bad", "4");
     assert.equal(await valueOf(client, "/dmu/target/bad/error"), null);
+    assert.equal(await valueOf(client, "/dmu/target/bad/size"), "2097152");
+  }));
+
+Deno.test("ControlPlane lets clients in again for 1 in state 2, and puts any other claim back", () =>
+  withPlane(async ({ client, ask, admitted, targets }) => {
+    await wish(client, "d", { backend: "memory:1M" });
+    await untilState(client, "d", "4");
+    const served = targets.get("d");
+    for (const claim of ["4", "6", "0", "3", "", "nonsense"]) {
+      await ask({ verb: "revoke", target: "d" });
+      await client.write("/dmu/target/d/state", claim);
+      await untilState(client, "d", "2");
+      assert.deepEqual([...admitted()], [], claim);
+    }
+    await client.write("/dmu/target/d/state", "1");
+    await untilState(client, "d", "4");
+    assert.deepEqual([...admitted()], ["d"]);
+    assert.equal(targets.get("d"), served);
   }));
 
 Deno.test("ControlPlane puts right what clients write into a target's nodes, and loses nothing", () =>
