@@ -160,8 +160,13 @@ export class Connections {
       log.debug(`${peerText(peer)} uses ${state.exportName}`);
       const service = beforeAdopting(fd, () => open(state, wayInOf(peer, connection)));
       if ("serve" in service) {
-        if (peer.credentials !== null) setSendBuffer(fd, SEND_BUFFER_BYTES);
-        return await this.#serveElsewhere(fd, state, unread, service, connection);
+        const local = peer.credentials !== null;
+        const serve = (): ThreadConnection => {
+          // TCP finds its own size.
+          if (local) setSendBuffer(fd, SEND_BUFFER_BYTES);
+          return service.serve(fd, state, unread);
+        };
+        return await this.#serveElsewhere(fd, serve, service.close, connection);
       }
       let pair: BytePair;
       try {
@@ -193,14 +198,13 @@ export class Connections {
   /** Hands a connection to the thread of its target, and waits for its end. */
   async #serveElsewhere(
     fd: number,
-    state: HandshakeState,
-    unread: Uint8Array,
-    service: ServiceElsewhere,
+    serve: () => ThreadConnection,
+    close: () => void,
     connection: Connection,
   ): Promise<void> {
     const { signal } = connection.abort;
     try {
-      const served = beforeAdopting(fd, () => service.serve(fd, state, unread));
+      const served = beforeAdopting(fd, serve);
       connection.served = served;
       if (this.#stopping) served.stop();
       const cut = (): void => served.cut(reasonOf(signal.reason));
@@ -208,7 +212,7 @@ export class Connections {
       if (signal.aborted) cut();
       await served.over;
     } finally {
-      service.close();
+      close();
     }
   }
 
@@ -223,7 +227,8 @@ export class Connections {
     const [here, there] = openSocketPair();
     const { signal } = connection.abort;
     const inner = socketPair(adoptDescriptor(here), this.#pairSettings());
-    const serving = this.#serveElsewhere(there, state, unread, service, connection);
+    const serve = (): ThreadConnection => service.serve(there, state, unread);
+    const serving = this.#serveElsewhere(there, serve, service.close, connection);
     const [outcome] = await Promise.allSettled([
       serving,
       outer.readable.pipeTo(inner.writable, { signal }),

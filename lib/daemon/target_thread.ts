@@ -124,7 +124,8 @@ export class ThreadTarget implements Target {
     this.#worker.addEventListener("error", (event) => {
       // What ends the thread must not end the program: there are other targets to look after.
       event.preventDefault();
-      this.#fail(event.message);
+      // What it said before it died, such as which descriptors it has closed, is heard first.
+      setTimeout(() => this.#fail(event.message), 0);
     });
     const { plugins, limits } = options;
     this.#worker.postMessage(
