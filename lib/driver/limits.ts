@@ -62,3 +62,5 @@ export const TURN_EVENTS_MAX = 64;
  * came so soon. Waking up costs more than that where requests come one at a time.
  */
 export const SPIN_US = 50;
+/** Requests in one turn above which it sleeps at once. */
+export const SPIN_REQUESTS_MAX = 2;

@@ -27,9 +27,12 @@ export class RapidWait {
     this.#spin_ms = processorsOnline() > 1 ? spin_us / 1000 : 0;
   }
 
-  /** Waits; gives what the last call gave. */
-  wait(timeout_ms: number): number {
-    if (this.#spin_ms === 0 || timeout_ms === 0) return this.#wait(timeout_ms);
+  /**
+   * Waits; gives what the last call gave. `worthIt` is false where many requests come together: they share
+   * the cost of waking up, and looking for them would cost more.
+   */
+  wait(timeout_ms: number, worthIt = true): number {
+    if (this.#spin_ms === 0 || timeout_ms === 0 || !worthIt) return this.#wait(timeout_ms);
     const begun_ms = this.#now_ms();
     if (this.#rapid) {
       do {

@@ -18,6 +18,7 @@ import {
   SCARCE_STALL_LOOKS,
   SEND_STALL_LOOKS,
   SEND_STALL_MS_MAX,
+  SPIN_REQUESTS_MAX,
   SPIN_US,
   TURN_EVENTS_MAX,
   TURN_OUTPUTS_MAX,
@@ -97,6 +98,8 @@ export class SessionLoop {
   #lookAt_ms = Infinity;
   #sweepAt_ms = Infinity;
   readonly #stall_ms: number;
+  /** Requests that came in this turn. */
+  #requests = 0;
 
   /** A loop without connections. */
   constructor(options: SessionLoopOptions) {
@@ -156,7 +159,9 @@ export class SessionLoop {
     for (;;) {
       this.#runQueue();
       if (waits()) return 0;
-      const signals = this.#serve(this.#rapid.wait(this.#patience_ms()));
+      const few = this.#requests <= SPIN_REQUESTS_MAX;
+      this.#requests = 0;
+      const signals = this.#serve(this.#rapid.wait(this.#patience_ms(), few));
       if (signals > 0) return signals;
     }
   }
@@ -216,7 +221,9 @@ export class SessionLoop {
         const count = receive(fd, into);
         if (count === 0) connection.inputEnded = true;
         else if (count !== WOULD_BLOCK) {
+          const before = session.requestCount;
           session.receive(into.subarray(0, count));
+          this.#requests += session.requestCount - before;
           if (!session.releaseInput()) this.#into = new Uint8Array(TURN_READ_BYTES);
         }
       } else if ((events & (POLL_ERROR | POLL_HANGUP)) !== 0 && connection.output === null) {

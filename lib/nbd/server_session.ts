@@ -71,6 +71,7 @@ export class NbdServerSession implements BlockingSession {
   #ended = false;
   #failure: ProtocolError | null = null;
   #receivedBytes = 0;
+  #requestCount = 0;
 
   /** Serves `device` through `gate` as the handshake has settled. */
   constructor(options: NbdServerSessionOptions) {
@@ -100,6 +101,11 @@ export class NbdServerSession implements BlockingSession {
   /** Bytes that the client has sent so far in this phase. */
   get receivedBytes(): number {
     return this.#receivedBytes;
+  }
+
+  /** Requests that were begun so far. */
+  get requestCount(): number {
+    return this.#requestCount;
   }
 
   /**
@@ -233,6 +239,7 @@ export class NbdServerSession implements BlockingSession {
       this.#pool.awaitPlenty(this.#plenty);
       return false;
     }
+    this.#requestCount += 1;
     if (header.type === COMMAND.DISC) this.#leave();
     else this.#commands.run(header, this.#splitter);
     return true;

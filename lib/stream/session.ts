@@ -58,6 +58,8 @@ export interface BlockingSession extends ByteSession {
   readonly pendingBytes: number;
   /** Bytes of input so far. */
   readonly receivedBytes: number;
+  /** Requests that were begun so far. */
+  readonly requestCount: number;
   /** How the peer broke the protocol, null if it did not; it may show without `receive` throwing. */
   readonly failure: Error | null;
   /** Takes no more input: answers what is in flight, and then is `finished`. */
