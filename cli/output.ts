@@ -19,19 +19,6 @@ export const EXIT_FAILED = 1;
 /** Exit code: the command line, or a file it names, is wrong. */
 export const EXIT_USAGE = 2;
 
-/** Thrown by a command that has done and printed all it had to, and whose result is in its exit code. */
-export class ExitCode extends Error {
-  /** The exit code, 1 to 255. */
-  readonly code: number;
-
-  /** `code` is what the command documents. */
-  constructor(code: number) {
-    super(`The result is exit code ${code}`);
-    this.name = "ExitCode";
-    this.code = code;
-  }
-}
-
 /** Prints a value as one line of JSON. */
 export function printJson(io: CliIo, value: unknown): void {
   io.out(`${JSON.stringify(value)}\n`);
@@ -76,21 +63,21 @@ export function plural(count: number, noun: string): string {
 }
 
 /**
- * Ends a command with an exit code. The message is printed like any other error; null if everything has
- * been said already.
+ * Ends a command with an exit code. The message is printed like any other error; without one everything
+ * has been said already.
  */
 export class ExitError extends Error {
-  /** The exit code. */
+  /** The exit code, 1 to 255. */
   readonly code: number;
   /** What is still to be said. */
   readonly words: string | null;
 
   /** `words` reads "Cannot do X: reason". */
-  constructor(code: number, words: string | null, options?: { cause?: unknown }) {
+  constructor(code: number, words?: string, options?: { cause?: unknown }) {
     super(words ?? `Ended with exit code ${code}`, options);
     this.name = "ExitError";
     this.code = code;
-    this.words = words;
+    this.words = words ?? null;
   }
 }
 

@@ -40,7 +40,7 @@ export function rmCommand(io: CliIo): AnyCommand {
         for (const name of names.map(checkName)) {
           if (!await removeOne(io, control, name)) failed = true;
         }
-        if (failed) throw new ExitError(EXIT_FAILED, null);
+        if (failed) throw new ExitError(EXIT_FAILED);
       })
     );
 }

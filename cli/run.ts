@@ -16,7 +16,7 @@ import { infoCommand } from "./info.ts";
 import { type CliIo, OutputClosed } from "./io.ts";
 import { lsCommand } from "./ls.ts";
 import { onexitCommand } from "./onexit.ts";
-import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ExitCode, printError } from "./output.ts";
+import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ExitError, printError } from "./output.ts";
 import { replayCommand } from "./replay/mod.ts";
 import { resizeCommand } from "./resize.ts";
 import { revokeCommand } from "./revoke.ts";
@@ -85,8 +85,9 @@ export async function runCli(args: readonly string[], io: CliIo): Promise<number
   } catch (error) {
     // Whoever read the results has seen enough: nothing to complain about.
     if (error instanceof OutputClosed) return EXIT_FAILED;
-    if (error instanceof ExitCode) return error.code;
     const code = printError(io, error);
-    return hasVerdict(args) ? Math.min(code, EXIT_FAILED) : code;
+    // A command that names its exit code means it.
+    if (error instanceof ExitError || !hasVerdict(args)) return code;
+    return Math.min(code, EXIT_FAILED);
   }
 }

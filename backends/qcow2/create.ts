@@ -115,7 +115,7 @@ function checkVersion2(path: string, options: CreateOptions): void {
     [options["data-file"] !== undefined, "a data file"],
   ];
   for (const [wanted, what] of newer) {
-    if (wanted) refuse(path, `${what} need compat 1.1`);
+    if (wanted) refuse(path, `compat 0.10 does not have ${what}`);
   }
 }
 

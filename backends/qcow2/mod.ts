@@ -147,9 +147,10 @@ function makeManagement(
     createSnapshot: (name) => createSnapshot(state, name, context.clock.wall()),
     applySnapshot: (name) => applySnapshot(state, name),
     deleteSnapshot: (name) => deleteSnapshot(state, name),
-    ...(state.header.backingFile === null
-      ? {}
-      : { commit: () => commitDown(image, imageOptions(options, false), context) }),
+    ...(state.header.backingFile === null ? {} : {
+      commit: (progress) =>
+        commitDown(image, imageOptions(options, false), context, progress ?? (() => {})),
+    }),
   };
 }
 

@@ -7,7 +7,7 @@
 import { type CheckReport, REPAIRS } from "../../lib/block/image.ts";
 import { type AnyCommand, collect, command, examples, oneOfOption } from "../command.ts";
 import type { CliIo } from "../io.ts";
-import { ExitCode, plural, printJson, twoColumns } from "../output.ts";
+import { ExitError, plural, printJson, twoColumns } from "../output.ts";
 import { printable } from "../safe_text.ts";
 import { BACKEND_HELP, registryWith } from "../setup.ts";
 import { cannot, FILE_HELP, findImage, KIND_HELP, withImageContext } from "./find.ts";
@@ -95,6 +95,6 @@ export function imageCheckCommand(io: CliIo): AnyCommand {
       if (json) printJson(io, checkJson(report));
       else printReport(io, report);
       const code = exitCode(report);
-      if (code !== 0) throw new ExitCode(code);
+      if (code !== 0) throw new ExitError(code);
     });
 }

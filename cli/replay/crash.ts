@@ -18,7 +18,7 @@ import {
 import { CRASH_POINTS_MAX } from "../../lib/trace/limits.ts";
 import { interruptible } from "../interrupt.ts";
 import type { CliIo } from "../io.ts";
-import { EXIT_FAILED, ExitCode, plural, printJson, twoColumns } from "../output.ts";
+import { EXIT_FAILED, ExitError, plural, printJson, twoColumns } from "../output.ts";
 import { printable, shellQuote } from "../safe_text.ts";
 import { type InputOptions, readProgress, TraceInput } from "../trace/files.ts";
 
@@ -102,7 +102,7 @@ function printCrashReport(io: CliIo, { events, points, failures }: CrashReport):
   io.out(output.split("\n").map((line) => `  ${printable(line)}\n`).join(""));
 }
 
-/** Looks at the crash points of a trace. Throws ExitCode if one is not sound. */
+/** Looks at the crash points of a trace. Throws ExitError if one is not sound. */
 export async function crashReplay(io: CliIo, path: string, wish: CrashWish): Promise<void> {
   const { check, seed = SEED_DEFAULT, base = null, keep } = wish;
   const moments = parseMoments(wish.moments);
@@ -137,7 +137,7 @@ export async function crashReplay(io: CliIo, path: string, wish: CrashWish): Pro
   }
   if (wish.json) printJson(io, { trace: path, ...report });
   else printCrashReport(io, report);
-  if (report.failed > 0) throw new ExitCode(EXIT_FAILED);
+  if (report.failed > 0) throw new ExitError(EXIT_FAILED);
 }
 
 /** Takes the image of the first failure out of the folder of the run. */

@@ -11,7 +11,7 @@ import type { ReplayReport } from "../../lib/trace/replay_report.ts";
 import type { TraceSource } from "../../lib/trace/source.ts";
 import { interruptible } from "../interrupt.ts";
 import type { CliIo } from "../io.ts";
-import { EXIT_FAILED, ExitCode, printJson } from "../output.ts";
+import { EXIT_FAILED, ExitError, printJson } from "../output.ts";
 import { startProgress } from "../progress.ts";
 import { registryWith } from "../setup.ts";
 import { type InputOptions, readProgress, tellNotes, TraceInput } from "../trace/files.ts";
@@ -54,7 +54,7 @@ function replayProgress(
   return { update, clear: progress.clear };
 }
 
-/** Replays and prints the report. Throws ExitCode if it did not go as it was recorded. */
+/** Replays and prints the report. Throws ExitError if it did not go as it was recorded. */
 export async function runReplay(
   io: CliIo,
   path: string,
@@ -103,5 +103,5 @@ export async function runReplay(
   if (wish.json) printJson(io, { trace: path, target: target.shown, ...report });
   else printReplayReport(io, report, target.shown, verify);
   const differs = verify && report.mismatchCount > 0;
-  if (differs || report.failureCount > 0) throw new ExitCode(EXIT_FAILED);
+  if (differs || report.failureCount > 0) throw new ExitError(EXIT_FAILED);
 }

@@ -17,7 +17,7 @@ import { SystemError } from "../../lib/sys/system_error.ts";
 import { SeededRandom } from "../support/context.ts";
 import { interopTest, withTempDir } from "../support/tools.ts";
 import { exitCode, imageContext, ourCheck, qemuCheck } from "./check_support.ts";
-import { createImage, fillImage } from "./qemu_images.ts";
+import { createImage, fillImage } from "./sample_images.ts";
 
 /** Far more than any of these takes, and far less than for ever. */
 const MS_MAX = 60_000;

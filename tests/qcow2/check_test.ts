@@ -8,8 +8,9 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { SeededRandom } from "../support/context.ts";
 import { interopTest, withTempDir } from "../support/tools.ts";
+import { qemuImg, qemuIo } from "../support/qemu_image.ts";
 import { exitCode, figuresOf, ourCheck, qemuCheck } from "./check_support.ts";
-import { createImage, fillImage, qemuImg, qemuIo, SHAPES } from "./qemu_images.ts";
+import { createImage, fillImage, SHAPES } from "./sample_images.ts";
 
 async function assertSame(path: string): Promise<void> {
   const ours = await ourCheck(path), theirs = await qemuCheck(path);
@@ -48,7 +49,7 @@ interopTest(
         const path = join(folder, `${raw}.qcow2`);
         const options = `data_file=${join(folder, `data-${raw}`)},data_file_raw=${raw}`;
         await qemuImg("create", "-q", "-f", "qcow2", "-o", options, path, "20M");
-        await qemuIo(path, "write 0 1M", "write 5M 64k", "write -z 7M 2M", "discard 0 128k");
+        await qemuIo(path, ["write 0 1M", "write 5M 64k", "write -z 7M 2M", "discard 0 128k"]);
         await assertSame(path);
       }
     });

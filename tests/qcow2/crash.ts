@@ -10,7 +10,8 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { CrashFiles } from "../support/crash_files.ts";
-import { qemuCheck, qemuContent, qemuCreate, qemuImg } from "../support/qemu_image.ts";
+import type { JsonValue } from "../../lib/block/image.ts";
+import { qemuCheck, qemuContent, qemuCreate, qemuIo } from "../support/qemu_image.ts";
 import {
   type CrashState,
   crashStates,
@@ -20,12 +21,18 @@ import {
 } from "../support/recorded_files.ts";
 import { withTempDir } from "../support/tools.ts";
 import { DiskModel, type DiskShape, type Operation, operationText } from "./operations.ts";
-import { applyTo, imageAt, imageContext, openImage, type OurImage, readAll } from "./sides.ts";
+import {
+  applyTo,
+  type Format,
+  imageAt,
+  imageContext,
+  openImage,
+  type OurImage,
+  readAll,
+} from "./sides.ts";
 
 /** Operations write whole sectors, each full of one byte. */
 const SECTOR_BYTES = 512;
-/** States that are looked at at the same time. */
-const PARALLEL = 2;
 /** Of so many states one is read by qemu-img as well. */
 const QEMU_READS_EVERY = 8;
 
@@ -35,6 +42,10 @@ export interface CrashRun {
   readonly shape: DiskShape;
   /** Options of `qemu-img create`. */
   readonly options: Readonly<Record<string, string | number>>;
+  /** The file below, with a byte in half of it; none if absent. */
+  readonly backing?: Format;
+  /** How the image is opened. */
+  readonly opening?: Readonly<Record<string, JsonValue>>;
   readonly bounds: StateBounds;
   /** A planted bug: the record as such a backend would have left it. */
   readonly plant?: (events: readonly FileEvent[]) => FileEvent[];
@@ -57,30 +68,44 @@ interface Version {
   readonly byte: number;
 }
 
+/** A size that the disk was to have. */
+interface SizeVersion {
+  readonly begun: number;
+  readonly size: number;
+}
+
 interface Settled {
   /** Events there were when the flush was done. */
   readonly position: number;
   /** Versions so far: later ones may or may not be there. */
   readonly versions: number;
+  /** The same of sizes. */
+  readonly sizes: number;
   readonly content: Uint8Array;
 }
 
 /** What each sector may hold after a crash. */
 class History {
   readonly #versions: Version[] = [];
+  readonly #sizes: SizeVersion[] = [];
   readonly #settled: Settled[];
   #content: Uint8Array;
 
   constructor(content: Uint8Array) {
     this.#content = content.slice();
-    this.#settled = [{ position: 0, versions: 0, content: this.#content }];
+    this.#settled = [{ position: 0, versions: 0, sizes: 0, content: this.#content }];
   }
 
   /** An operation that began when there were `begun` events has left `content`. */
   changed(begun: number, content: Uint8Array): void {
-    for (let at = 0; at < content.length; at += SECTOR_BYTES) {
+    if (content.length !== this.#content.length) {
+      this.#sizes.push({ begun, size: content.length });
+    }
+    // What is cut off can be gone, as zeroes, before the size tells.
+    const end = Math.max(content.length, this.#content.length);
+    for (let at = 0; at < end; at += SECTOR_BYTES) {
       const byte = content[at] ?? 0;
-      if (byte !== this.#content[at]) {
+      if (byte !== (this.#content[at] ?? 0)) {
         this.#versions.push({ begun, sector: at / SECTOR_BYTES, byte });
       }
     }
@@ -89,7 +114,8 @@ class History {
 
   /** A flush is done, at that number of events. */
   flushed(position: number): void {
-    this.#settled.push({ position, versions: this.#versions.length, content: this.#content });
+    const versions = this.#versions.length, sizes = this.#sizes.length;
+    this.#settled.push({ position, versions, sizes, content: this.#content });
   }
 
   /** What is wrong with a content after a crash at that number of events, or null. */
@@ -102,9 +128,12 @@ class History {
       const bytes = later.get(sector) ?? new Set();
       later.set(sector, bytes.add(byte));
     }
-    if (found.length < settled.content.length) return `the disk has only ${found.length} bytes`;
-    for (let at = 0; at < settled.content.length; at += SECTOR_BYTES) {
-      const byte = found[at] ?? -1, flushed = settled.content[at];
+    const sizes = this.#sizes.slice(settled.sizes).filter(({ begun }) => begun < position);
+    const isSize = found.length === settled.content.length ||
+      sizes.some(({ size }) => size === found.length);
+    if (!isSize) return `the disk has ${found.length} bytes`;
+    for (let at = 0; at < found.length; at += SECTOR_BYTES) {
+      const byte = found[at] ?? -1, flushed = settled.content[at] ?? 0;
       const whole = found.subarray(at, at + SECTOR_BYTES).every((each) => each === byte);
       if (whole && (byte === flushed || later.get(at / SECTOR_BYTES)?.has(byte) === true)) continue;
       const also = [...later.get(at / SECTOR_BYTES) ?? []].join(", ") || "nothing";
@@ -116,18 +145,50 @@ class History {
   }
 }
 
-const IMAGE = "image";
+/** Files of one run. States are written to the same places, whose names are in the images. */
+function placesIn(folder: string): { image: string; base: string; data: string } {
+  return { image: join(folder, "image"), base: join(folder, "base"), data: join(folder, "data") };
+}
 
 interface Recorded {
   readonly history: History;
   readonly files: RecordedFiles;
 }
 
-/** Copies a file of this machine into files in memory. */
-async function load(files: CrashFiles, name: string, path: string): Promise<void> {
-  const content = await Deno.readFile(path);
+/** Operations after which everything is durable. */
+const DURABLE: ReadonlySet<Operation["kind"]> = new Set(
+  ["flush", "reopen", "resize", "snapshot", "apply", "delete", "commit"] as const,
+);
+/** Byte that a backing file is made of. */
+const BASE_BYTE = 0xbb;
+
+/** Makes the files of a run with QEMU's tools; gives the content of the disk. */
+async function makeFiles(
+  folder: string,
+  { shape, options, backing }: CrashRun,
+): Promise<Uint8Array> {
+  const { image, base, data } = placesIn(folder);
+  const content = new Uint8Array(shape.size);
+  const own: Record<string, string | number> = { ...options };
+  if (own["data_file"] !== undefined) own["data_file"] = data;
+  if (backing !== undefined) {
+    await qemuCreate(base, shape.size, {}, backing);
+    const length = Math.floor(shape.size / 2);
+    await qemuIo(base, [`write -P ${BASE_BYTE} 512 ${length}`], backing);
+    content.fill(BASE_BYTE, 512, 512 + length);
+    own["backing_file"] = "base";
+    own["backing_fmt"] = backing;
+  }
+  await qemuCreate(image, shape.size, own);
+  return content;
+}
+
+/** Copies a file of this machine, if it is there, into files in memory. */
+async function load(files: CrashFiles, path: string): Promise<void> {
+  const content = await Deno.readFile(path).catch(() => null);
+  if (content === null) return;
   const options = { readOnly: false, direct: false, lock: false, createSize: content.length };
-  const file = files.open(name, options);
+  const file = files.open(path, options);
   file.write(content, 0);
   file.flush();
   file.close();
@@ -139,28 +200,27 @@ async function record(
   run: CrashRun,
   operations: readonly Operation[],
 ): Promise<Recorded> {
-  const path = join(folder, "new");
-  await qemuCreate(path, run.shape.size, run.options);
+  const places = placesIn(folder);
+  const content = await makeFiles(folder, run);
   const memory = new CrashFiles({ seed: 1 });
-  await load(memory, IMAGE, path);
+  for (const path of Object.values(places)) await load(memory, path);
   const files = new RecordedFiles(memory);
-  const model = new DiskModel(run.shape, new Uint8Array(run.shape.size));
+  const model = new DiskModel(run.shape, content);
   const history = new History(model.content);
   let image: OurImage | null = null;
   for (const operation of operations) {
+    if (!model.fits(operation)) continue;
     const begun = files.events.length;
     if (operation.kind === "reopen") {
       await image?.[Symbol.asyncDispose]();
       image = null;
     } else {
-      image ??= await openImage(IMAGE, "qcow2", { files });
+      image ??= await openImage(places.image, "qcow2", { files }, run.opening ?? {});
       await applyTo(image, operation);
     }
     model.apply(operation);
     history.changed(begun, model.content);
-    if (operation.kind === "flush" || operation.kind === "reopen") {
-      history.flushed(files.events.length);
-    }
+    if (DURABLE.has(operation.kind)) history.flushed(files.events.length);
   }
   await image?.[Symbol.asyncDispose]();
   history.flushed(files.events.length);
@@ -178,16 +238,18 @@ async function inspect(
   folder: string,
   state: CrashState,
   history: History,
-  lazy: boolean,
+  run: CrashRun,
   readByQemu: boolean,
 ): Promise<string | number> {
-  const path = join(folder, `state-${crypto.randomUUID()}`);
-  await Deno.writeFile(path, state.files.get(IMAGE) ?? new Uint8Array(0));
+  const { image: path, base } = placesIn(folder);
+  for (const [name, content] of state.files) await Deno.writeFile(name, content);
   try {
-    // Refcounts that are late on purpose count as errors, and as none once they are made anew.
-    if (lazy) await qemuImg("check", "-q", "-r", "all", path).catch(() => {});
     const { code, text } = await qemuCheck(path);
     if (code !== 0 && code !== 3) return `qemu-img check ends with ${code}:\n${text}`;
+    if (run.backing === "qcow2") {
+      const below = await qemuCheck(base);
+      if (below.code !== 0 && below.code !== 3) return `the backing file: ${below.text}`;
+    }
     const own = await ourVerdict(path);
     if (own !== null && own !== code) {
       return `our check says ${own}, qemu-img check ${code}:\n${text}`;
@@ -200,8 +262,6 @@ async function inspect(
     return history.problem(content, state.position) ?? code;
   } catch (error) {
     return error instanceof Error ? error.stack ?? error.message : String(error);
-  } finally {
-    await Deno.remove(path);
   }
 }
 
@@ -226,24 +286,16 @@ export async function enumerateCrashes(
     const report: CrashReport = { events: events.length, flushes, states: 0, leaks: 0 };
     const seen = new Set<string>();
     const states = crashStates(files.start, events, run.bounds);
-    const lazy = run.options["lazy_refcounts"] === "on";
-    let failure: Error | null = null;
-    const look = async (): Promise<void> => {
-      for (const state of states) {
-        if (failure !== null) return;
-        const digest = digestOf(state);
-        if (seen.has(digest)) continue;
-        seen.add(digest);
-        report.states += 1;
-        const readByQemu = report.states % QEMU_READS_EVERY === 0;
-        const found = await inspect(folder, state, history, lazy, readByQemu);
-        if (typeof found === "string") {
-          failure ??= new Error(failureText(run, operations, state, found));
-        } else if (found === 3) report.leaks += 1;
-      }
-    };
-    await Promise.all(Array.from({ length: PARALLEL }, look));
-    if (failure !== null) throw failure;
+    for (const state of states) {
+      const digest = digestOf(state);
+      if (seen.has(digest)) continue;
+      seen.add(digest);
+      report.states += 1;
+      const readByQemu = report.states % QEMU_READS_EVERY === 0;
+      const found = await inspect(folder, state, history, run, readByQemu);
+      if (typeof found === "string") throw new Error(failureText(run, operations, state, found));
+      if (found === 3) report.leaks += 1;
+    }
     return report;
   });
 }

@@ -91,12 +91,19 @@ function firstDifference(left: Uint8Array, right: Uint8Array): string | null {
   return at < 0 ? null : `byte ${at} is ${left[at]} instead of ${right[at]}`;
 }
 
-/** QEMU commits in pieces of 64 KiB and more: zeroes beside data are data of the backing file then. */
-function comparable(lines: readonly MapLine[], { shape }: Twins): MapLine[] {
-  if (shape.commits !== true) return [...lines];
-  return lines.map((line) =>
-    line.depth === 0 ? line : { ...line, present: true, zero: false, data: true }
-  );
+/**
+ * What both have to agree on. QEMU commits in pieces of 64 KiB and more: zeroes beside data are data of
+ * the backing file then. And it reserves nothing for zeroes in part of a cluster, so that it does not
+ * see them when all of the cluster is discarded: whether subclusters of zeroes are there may differ.
+ */
+function comparable(lines: readonly MapLine[], { shape, options }: Twins): MapLine[] {
+  const subclusters = options["extended_l2"] === "on";
+  return lines.map((line) => {
+    if (line.depth > 0 && shape.commits === true) {
+      return { ...line, present: true, zero: false, data: true };
+    }
+    return subclusters && line.zero && !line.data ? { ...line, present: true } : line;
+  });
 }
 
 /** Closes both sides and compares them with each other and with the model. */

@@ -18,8 +18,9 @@ import {
 import { decodeFeatureTable } from "../../backends/qcow2/format/header_extensions.ts";
 import { BlockError } from "../../lib/block/errors.ts";
 import { interopTest, withTempDir } from "../support/tools.ts";
+import { qemuImg } from "../support/qemu_image.ts";
 import { SeededRandom } from "../support/context.ts";
-import { createImage, qemuImg, SHAPES } from "./qemu_images.ts";
+import { createImage, SHAPES } from "./sample_images.ts";
 
 /** The first cluster of an image. */
 async function firstCluster(path: string): Promise<Uint8Array> {

@@ -36,7 +36,8 @@ import { systemFiles } from "../../lib/sys/file.ts";
 import type { RawFile } from "../../lib/sys/file_access.ts";
 import { SeededRandom } from "../support/context.ts";
 import { interopTest, sampleBytes, withTempDir } from "../support/tools.ts";
-import { createImage, qemuImg, qemuIo } from "./qemu_images.ts";
+import { qemuImg, qemuIo } from "../support/qemu_image.ts";
+import { createImage } from "./sample_images.ts";
 
 function openFile(path: string): RawFile {
   return systemFiles.open(path, { readOnly: true, direct: false, lock: false });
@@ -165,7 +166,7 @@ interopTest("readSnapshots() agrees with qemu-img", ["qemu-img", "qemu-io"], asy
       const name = `v${compat}`;
       const path = await createImage(folder, { name, options: `compat=${compat}`, size: "1M" });
       await qemuImg("snapshot", "-c", "first", path);
-      await qemuIo(path, "write 0 64k");
+      await qemuIo(path, ["write 0 64k"]);
       await qemuImg("snapshot", "-c", "zweiter Stand ü", path);
       const told: { readonly snapshots: readonly Record<string, unknown>[] } = JSON.parse(
         await qemuImg("info", "--output=json", path),

@@ -9,14 +9,8 @@ import { join } from "node:path";
 import type { Opened } from "../../lib/block/types.ts";
 import { contractTests } from "../../lib/testing/mod.ts";
 import { CrashFiles } from "../support/crash_files.ts";
-import {
-  checkCopy,
-  imageContext,
-  type ImageWords,
-  makeImage,
-  openQcow2,
-  qemuCheck,
-} from "./live_images.ts";
+import { checkCopy, imageContext, type ImageWords, makeImage, openQcow2 } from "./live_images.ts";
+import { qemuCheck } from "../support/qemu_image.ts";
 import { needs } from "../support/tools.ts";
 
 const MIB = 2 ** 20;

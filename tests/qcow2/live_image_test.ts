@@ -13,7 +13,8 @@ import type { Backend, Opened } from "../../lib/block/types.ts";
 import { seededRandom } from "../../lib/testing/mod.ts";
 import { MemoryLog } from "../support/context.ts";
 import { interopTest, run, runOk, sampleBytes, withTempDir } from "../support/tools.ts";
-import { type ImageWords, makeImage, openQcow2, qemuCheck } from "./live_images.ts";
+import { type ImageWords, makeImage, openQcow2 } from "./live_images.ts";
+import { qemuCheck } from "../support/qemu_image.ts";
 
 const MIB = 2 ** 20;
 const SIZE = 3 * MIB + 5 * 512;

@@ -14,7 +14,8 @@ import type { Opened } from "../../lib/block/types.ts";
 import type { FileAccess } from "../../lib/sys/file_access.ts";
 import { systemFiles } from "../../lib/sys/file.ts";
 import { testClock, testContext } from "../../lib/testing/mod.ts";
-import { run, withTempDir } from "../support/tools.ts";
+import { qemuCheck } from "../support/qemu_image.ts";
+import { withTempDir } from "../support/tools.ts";
 
 /** Options of a new image as they are written on a command line. */
 export type ImageWords = Readonly<Record<string, string>>;
@@ -54,12 +55,6 @@ export function openQcow2(
   different: Partial<OpenContext> = {},
 ): Promise<Opened> {
   return qcow2.open(openOptions(path, words), imageContext(different));
-}
-
-/** Exit code of `qemu-img check`: 0 good, 2 corrupt, 3 leaks alone; and what it printed. */
-export async function qemuCheck(path: string): Promise<{ code: number; text: string }> {
-  const { code, stdout, stderr } = await run("qemu-img", ["check", "-f", "qcow2", path]);
-  return { code, text: stdout + stderr };
 }
 
 /** What qemu-img finds in a copy of an image that is in other files than real ones. */

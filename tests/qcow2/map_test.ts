@@ -9,8 +9,9 @@ import { mapImage } from "../../backends/qcow2/map_image.ts";
 import { BlockError } from "../../lib/block/errors.ts";
 import { SeededRandom } from "../support/context.ts";
 import { interopTest, withTempDir } from "../support/tools.ts";
+import { qemuImg, qemuIo } from "../support/qemu_image.ts";
 import { imageContext } from "./check_support.ts";
-import { createImage, fillImage, qemuImg, qemuIo, SHAPES } from "./qemu_images.ts";
+import { createImage, fillImage, SHAPES } from "./sample_images.ts";
 
 /** An entry as qemu-img tells it; older versions do not say what is compressed. */
 type Told = Readonly<Record<string, number | boolean>>;
@@ -97,7 +98,7 @@ interopTest(
         const path = join(folder, `${raw}.qcow2`);
         const options = `data_file=${join(folder, `data-${raw}`)},data_file_raw=${raw}`;
         await qemuImg("create", "-q", "-f", "qcow2", "-o", options, path, "20M");
-        await qemuIo(path, "write 0 1M", "write 5M 64k", "write -z 7M 2M", "discard 0 128k");
+        await qemuIo(path, ["write 0 1M", "write 5M 64k", "write -z 7M 2M", "discard 0 128k"]);
         await assertSame(path);
       }
     });
@@ -113,7 +114,7 @@ interopTest(
         const options = `preallocation=${mode},cluster_size=64k`;
         const path = await createImage(folder, { name: mode, options, size: "8M" });
         await assertSame(path);
-        await qemuIo(path, "write 1M 200k", "write -z 3M 1M", "write 8000k 10k");
+        await qemuIo(path, ["write 1M 200k", "write -z 3M 1M", "write 8000k 10k"]);
         await assertSame(path);
       }
     });
@@ -126,7 +127,7 @@ interopTest("mapImage() tells which clusters are compressed, and the file of an 
 ], async () => {
   await withTempDir(async (folder) => {
     const path = await createImage(folder, { name: "x", options: "compat=1.1", size: "1M" });
-    await qemuIo(path, "write -c 0 64k", "write 64k 64k");
+    await qemuIo(path, ["write -c 0 64k", "write 64k 64k"]);
     const entries = await Array.fromAsync(mapImage(path, null, imageContext()));
     assert.deepEqual(
       entries.map(({ compressed, filename }) => [compressed, filename]),
@@ -142,7 +143,7 @@ interopTest(
     await withTempDir(async (folder) => {
       const path = await createImage(folder, { name: "x", options: "compat=1.1", size: "1M" });
       await qemuImg("snapshot", "-c", "empty", path);
-      await qemuIo(path, "write 0 1M");
+      await qemuIo(path, ["write 0 1M"]);
       const [entry, ...more] = await Array.fromAsync(mapImage(path, "empty", imageContext()));
       assert.deepEqual([entry?.present, entry?.length, more.length], [false, 1 << 20, 0]);
       await assert.rejects(Array.fromAsync(mapImage(path, "other", imageContext())), BlockError);

@@ -41,6 +41,8 @@ export interface DiskShape {
    * version 2 has no other way than data, and QEMU unmaps all the same.
    */
   readonly unmapsOnly?: boolean;
+  /** One operation in so many is a flush, and one a change of the image as a whole; 40 if absent. */
+  readonly structuralOneIn?: number;
   /** What the image holds can be committed into its backing file. */
   readonly commits?: boolean;
   /** Whole units of so many bytes that are discarded read as zeroes; 0 if discarding does nothing. */
@@ -48,6 +50,7 @@ export interface DiskShape {
 }
 
 const SECTOR_BYTES = 512;
+const STRUCTURAL_ONE_IN = 40;
 /** Most snapshots at a time. */
 const SNAPSHOTS_MAX = 3;
 
@@ -200,7 +203,7 @@ export function randomOperations(seed: number, shape: DiskShape, count: number):
   const model = new DiskModel(shape, new Uint8Array(shape.size));
   const operations: Operation[] = [];
   while (operations.length < count) {
-    const turn = random.below(40);
+    const turn = random.below(shape.structuralOneIn ?? STRUCTURAL_ONE_IN);
     const operation: Operation = turn === 0
       ? { kind: "flush" }
       : turn === 1

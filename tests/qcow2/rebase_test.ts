@@ -11,8 +11,9 @@ import { BlockError } from "../../lib/block/errors.ts";
 import { systemFiles } from "../../lib/sys/file.ts";
 import { SeededRandom } from "../support/context.ts";
 import { fileHash, interopTest, run, withTempDir } from "../support/tools.ts";
+import { qemuImg } from "../support/qemu_image.ts";
 import { imageContext } from "./check_support.ts";
-import { fillImage, qemuImg } from "./qemu_images.ts";
+import { fillImage } from "./sample_images.ts";
 
 /** Makes an image, with or without a backing file, and fills it. */
 async function make(

@@ -9,9 +9,10 @@ import { join } from "node:path";
 import { BlockError } from "../../lib/block/errors.ts";
 import { SeededRandom } from "../support/context.ts";
 import { interopTest, run, withTempDir } from "../support/tools.ts";
+import { qemuImg, qemuIo } from "../support/qemu_image.ts";
 import { exitCode, figuresOf, imageContext, ourCheck, qemuCheck } from "./check_support.ts";
 import { type Damage, DAMAGE_NAMES, doDamage } from "./damage.ts";
-import { createImage, fillImage, type ImageShape, qemuImg, qemuIo } from "./qemu_images.ts";
+import { createImage, fillImage, type ImageShape } from "./sample_images.ts";
 import { checkImage } from "../../backends/qcow2/check/mod.ts";
 
 const VICTIMS: readonly ImageShape[] = [
@@ -236,7 +237,7 @@ interopTest("checkImage() gives up when told, and needs the file for itself to r
   await withTempDir(async (folder) => {
     const shape = { name: "x", options: "cluster_size=512", size: "8M" };
     const path = await createImage(folder, shape);
-    await qemuIo(path, "write 0 8M");
+    await qemuIo(path, ["write 0 8M"]);
     const signal = AbortSignal.abort(new Error("enough"));
     await assert.rejects(checkImage(path, "none", { ...imageContext(), signal }), /enough/);
     const context = imageContext();

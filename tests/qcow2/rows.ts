@@ -88,8 +88,9 @@ function crashRun(
   disk: DiskShape,
   options: CrashRun["options"],
   bounds: StateBounds,
+  different: Partial<CrashRun> = {},
 ): CrashRun {
-  return { name, shape: { ...disk, resize: false }, options, bounds };
+  return { name, shape: { ...disk, structuralOneIn: 10 }, options, bounds, ...different };
 }
 
 /** Runs of the crash enumeration within `bounds`. Few clusters to a table: tables change often. */
@@ -113,6 +114,39 @@ export function crashRuns(bounds: StateBounds): CrashRun[] {
       shape(256 * KIB, 1 * KIB),
       { cluster_size: 1 * KIB, compat: "0.10" },
       bounds,
+    ),
+    crashRun(
+      "data file",
+      shape(256 * KIB, 1 * KIB, { snapshots: false }),
+      { cluster_size: 1 * KIB, data_file: "of its own" },
+      bounds,
+    ),
+    crashRun(
+      "raw data file",
+      shape(256 * KIB, 1 * KIB, { snapshots: false }),
+      { cluster_size: 1 * KIB, data_file: "of its own", data_file_raw: "on" },
+      bounds,
+    ),
+    crashRun(
+      "over a raw file",
+      shape(256 * KIB, 1 * KIB, { commits: true, snapshots: false, resize: false }),
+      { cluster_size: 1 * KIB },
+      bounds,
+      { backing: "raw" },
+    ),
+    crashRun(
+      "subclusters over an image",
+      shape(1 * MIB, 16 * KIB, { commits: true, resize: false }),
+      { cluster_size: 16 * KIB, extended_l2: "on" },
+      bounds,
+      { backing: "qcow2" },
+    ),
+    crashRun(
+      "compressed",
+      shape(256 * KIB, 1 * KIB),
+      { cluster_size: 1 * KIB, compression_type: "zstd" },
+      bounds,
+      { opening: { compress: true } },
     ),
     crashRun(
       "lazy refcounts",

@@ -87,10 +87,16 @@ function openBelow(layer: Layer, options: ImageOptions, context: OpenContext): B
 }
 
 /**
- * Writes what the image holds into its backing file, and empties the image. Errno: EINVAL without a
+ * Writes what the image holds into its backing file, and empties the image. `progress` is told how many
+ * bytes of the disk are done, and its size. Errno: EINVAL without a
  * backing file, EAGAIN if somebody else has it open, and what writing to it throws.
  */
-export function commitDown(image: LiveImage, options: ImageOptions, context: OpenContext): void {
+export function commitDown(
+  image: LiveImage,
+  options: ImageOptions,
+  context: OpenContext,
+  progress: (done: number, total: number) => void,
+): void {
   const { state, zeroer } = image, { backing } = state;
   state.requireSound();
   if (backing === null) {
@@ -101,7 +107,7 @@ export function commitDown(image: LiveImage, options: ImageOptions, context: Ope
   try {
     const below = openBelow(backing, options, context);
     try {
-      copyDown(image, below);
+      copyDown(image, below, progress);
     } catch (error) {
       below.abandon();
       throw error;
@@ -114,11 +120,16 @@ export function commitDown(image: LiveImage, options: ImageOptions, context: Ope
   state.committer.commitNow();
 }
 
-function copyDown({ state, reader }: LiveImage, below: Below): void {
+function copyDown(
+  { state, reader }: LiveImage,
+  below: Below,
+  progress: (done: number, total: number) => void,
+): void {
   const { size } = state.header, run = emptyRun();
   if (below.size < size) below.grow(size);
   const chunk = new Uint8Array(COMMIT_CHUNK_BYTES);
   for (let at = 0; at < size; at += run.length) {
+    progress(at, size);
     mapRun(state, at, size - at, run);
     if (run.kind === UNALLOCATED) continue;
     if (run.kind === ZERO_PLAIN || run.kind === ZERO_ALLOCATED) {

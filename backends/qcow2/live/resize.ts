@@ -120,7 +120,6 @@ function hideBacking(changers: Changers, size: number, from: number, to: number)
 function growL1(state: ImageState, entries: number): void {
   const { l1, layout, refcounts, file, metadata, header } = state;
   if (entries <= l1.size) return;
-  state.committer.commitNow();
   const { clusterBytes } = layout;
   const clusters = Math.ceil(entries * 8 / clusterBytes);
   const first = refcounts.allocateAtEnd(clusters), offset = first * clusterBytes;

@@ -1,7 +1,7 @@
 /**
  * Zeroing and trimming: clusters become zero clusters or unallocated, and what they had is given up.
- * Which state a cluster gets is QEMU's choice in each case, so that both show the same map; but a range
- * that has to stay allocated gets clusters of its own, where QEMU only makes the range read as zeroes.
+ * Which state a cluster gets is QEMU's choice in each case, so that both show the same map; but where
+ * a range has to be allocated what is not gets clusters, while QEMU only makes it read as zeroes.
  *
  * @module
  */
@@ -13,7 +13,7 @@ import {
   entryOffset,
   isCompressed,
   isCopied,
-  SUBCLUSTERS,
+  ZERO_LOW,
 } from "../format/entries.ts";
 import { freeEntry, ownSlice, setBitmap, setEntry } from "./entries.ts";
 import { FREED_RUNS_MAX, ZEROES_BYTES } from "./limits.ts";
@@ -26,6 +26,11 @@ const ALL = 0xffff_ffff;
 
 /** What becomes of whole clusters. */
 type Fate = "zero, kept" | "zero, given up" | "unallocated";
+
+/** True if an entry has a host cluster as it is: one of its own, or one that a snapshot uses too. */
+function hasCluster(high: number, low: number): boolean {
+  return !isCompressed(high) && (isCopied(high) || entryOffset(high, low) !== 0);
+}
 
 /** Zeroes and trims one image. */
 export class Zeroer {
@@ -112,31 +117,19 @@ export class Zeroer {
     if (isCompressed(slice.view.getUint32(index * 16))) return this.#writeZeroes(offset, end);
     const bits = bitsOf((offset - start) / subclusterBytes, (end - start) / subclusterBytes);
     // What a snapshot uses too is not touched by this: the bitmap is the image's own.
-    if (!mayTrim) this.#makeOwn(slice, index, cluster, bits);
+    if (!mayTrim) this.#reserve(slice, index, cluster);
     const zero = (slice.view.getUint32(index * 16 + 8) | bits) >>> 0;
     const allocated = (slice.view.getUint32(index * 16 + 12) & ~bits) >>> 0;
     setBitmap(this.#state, slice, index, zero, allocated);
   }
 
-  /** Gives an entry a cluster of its own, with the data that it has but for the subclusters in `without`. */
-  #makeOwn(slice: Table, index: number, cluster: number, without: number): void {
-    const state = this.#state, { clusterBytes, subclusterBytes, external } = state.layout;
+  /** Gives an entry a cluster of its own if it has none at all. */
+  #reserve(slice: Table, index: number, cluster: number): void {
+    const state = this.#state, { clusterBytes, external } = state.layout;
     const high = slice.view.getUint32(index * 16), low = slice.view.getUint32(index * 16 + 4);
-    if (isCopied(high)) return;
-    const old = entryOffset(high, low);
-    const host = external ? cluster * clusterBytes : state.refcounts.allocate(1) * clusterBytes;
-    const data = (slice.view.getUint32(index * 16 + 12) & ~without) >>> 0;
-    for (let from = 0; from < SUBCLUSTERS && old !== host;) {
-      let to = from;
-      while (to < SUBCLUSTERS && (data >>> to & 1) === 1) to += 1;
-      if (to > from) {
-        const bytes = new Uint8Array((to - from) * subclusterBytes);
-        state.guestFile.read(bytes, old + from * subclusterBytes);
-        state.guestFile.write(bytes, host + from * subclusterBytes);
-      }
-      from = to + 1;
-    }
-    freeEntry(state, high, low);
+    if (hasCluster(high, low)) return;
+    const place = external ? cluster : state.refcounts.allocate(1);
+    const host = place * clusterBytes;
     setEntry(state, slice, index, entryHigh(host, true), entryLow(host, false));
   }
 
@@ -254,41 +247,43 @@ export class Zeroer {
     return 1;
   }
 
-  /** Clusters that are to read as zeroes and have host clusters of their own; gives how many it did. */
+  /** Clusters that are to read as zeroes and have host clusters; gives how many it did. */
   #keep(slice: Table, index: number, cluster: number, to: number): number {
     const state = this.#state, { entryBytes, clusterBytes, external } = state.layout;
     const at = index * entryBytes;
     const high = slice.view.getUint32(at), low = slice.view.getUint32(at + 4);
-    if (isCopied(high) && !isCompressed(high)) {
-      this.#setZero(slice, index, entryOffset(high, low));
+    if (hasCluster(high, low)) {
+      this.#setZero(slice, index, high, low);
       return 1;
     }
-    const count = external ? 1 : this.#countUnowned(slice, index, to - cluster);
+    const count = external ? 1 : this.#countEmpty(slice, index, to - cluster);
     const first = external ? cluster : state.refcounts.allocate(count);
     const found = external ? 1 : state.refcounts.found;
     for (let done = 0; done < found; done += 1) {
       const entry = (index + done) * entryBytes;
       freeEntry(state, slice.view.getUint32(entry), slice.view.getUint32(entry + 4));
-      this.#setZero(slice, index + done, (first + done) * clusterBytes);
+      const host = (first + done) * clusterBytes;
+      this.#setZero(slice, index + done, entryHigh(host, true), entryLow(host, false));
     }
     return found;
   }
 
-  #countUnowned(slice: Table, index: number, most: number): number {
+  #countEmpty(slice: Table, index: number, most: number): number {
     const { entryBytes, entriesPerSlice } = this.#state.layout;
     const end = Math.min(index + most, entriesPerSlice);
     let next = index + 1;
     while (next < end) {
-      const high = slice.view.getUint32(next * entryBytes);
-      if (isCopied(high) && !isCompressed(high)) break;
+      const at = next * entryBytes;
+      if (hasCluster(slice.view.getUint32(at), slice.view.getUint32(at + 4))) break;
       next += 1;
     }
     return next - index;
   }
 
-  #setZero(slice: Table, index: number, host: number): void {
+  /** Makes an entry with a cluster, which it keeps, read as zeroes. */
+  #setZero(slice: Table, index: number, high: number, low: number): void {
     const state = this.#state, { extended } = state.layout;
-    setEntry(state, slice, index, entryHigh(host, true), entryLow(host, !extended));
+    setEntry(state, slice, index, high, extended ? low : (low | ZERO_LOW) >>> 0);
     if (extended) setBitmap(state, slice, index, ALL, 0);
   }
 }

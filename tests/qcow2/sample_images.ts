@@ -1,11 +1,11 @@
 /**
- * Images made by qemu-img for tests of the qcow2 format and its tools.
+ * Images of all sorts, made and filled by QEMU's tools, for tests of the format and of image tools.
  *
  * @module
  */
 import { join } from "node:path";
 import type { SeededRandom } from "../support/context.ts";
-import { runOk } from "../support/tools.ts";
+import { qemuImg, qemuIo } from "../support/qemu_image.ts";
 
 /** An image to make. */
 export interface ImageShape {
@@ -40,16 +40,6 @@ export const SHAPES: readonly ImageShape[] = [
   { name: "size 0", options: "cluster_size=4k", size: "0" },
   { name: "odd size", options: "cluster_size=4k", size: "1234944" },
 ];
-
-/** Runs qemu-img, which has to succeed; gives its standard output. */
-export function qemuImg(...args: readonly string[]): Promise<string> {
-  return runOk("qemu-img", args);
-}
-
-/** Runs commands of qemu-io on an image. */
-export function qemuIo(path: string, ...commands: readonly string[]): Promise<string> {
-  return runOk("qemu-io", ["-f", "qcow2", ...commands.flatMap((each) => ["-c", each]), path]);
-}
 
 /** Makes an image with qemu-img; gives its path. */
 export async function createImage(folder: string, shape: ImageShape): Promise<string> {
@@ -109,18 +99,18 @@ export async function fillImage(
     const places = new Set(Array.from({ length: 12 }, () => random.below(clusters) * cluster));
     await qemuIo(
       path,
-      ...[...places].map((at) => `write -c -P ${1 + random.below(255)} ${at} ${cluster}`),
+      [...places].map((at) => `write -c -P ${1 + random.below(255)} ${at} ${cluster}`),
     );
   }
-  await qemuIo(path, ...writes(12));
+  await qemuIo(path, writes(12));
   if (snapshots) {
     await qemuImg("snapshot", "-c", "first", path);
-    await qemuIo(path, ...writes(5));
+    await qemuIo(path, writes(5));
     await qemuImg("snapshot", "-c", "second", path);
-    await qemuIo(path, ...writes(4));
+    await qemuIo(path, writes(4));
   }
   if (bitmaps) {
     await qemuImg("bitmap", "--add", "-g", "64k", path, "kept");
-    await qemuIo(path, ...writes(2));
+    await qemuIo(path, writes(2));
   }
 }
