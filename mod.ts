@@ -74,6 +74,7 @@ export {
   startDaemon,
 } from "./lib/daemon/daemon.ts";
 export type { ClientLimits } from "./lib/daemon/connections.ts";
-export type { Target } from "./lib/daemon/target.ts";
+export type { DriverName, Target, TargetDevice } from "./lib/daemon/target.ts";
+export type { DriverChoice } from "./lib/daemon/driver_choice.ts";
 export type { DmUserConfig } from "./lib/daemon/dm_user_config.ts";
 export type { DaemonDmUser } from "./lib/daemon/daemon.ts";

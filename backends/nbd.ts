@@ -330,6 +330,7 @@ export async function openNbd(
 export const nbd: BackendType<NbdOptions> = {
   name: "nbd",
   summary: "disk that another NBD server exports",
+  waits: true,
   argument: "uri",
   schemes: NBD_SCHEMES,
   options: optionSchema({

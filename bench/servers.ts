@@ -70,7 +70,15 @@ export async function start(folder: string, args: readonly string[]): Promise<Ru
 
 /** Starts dmu with a socket in `folder` and what else is on its command line. */
 export function startDmu(folder: string, args: readonly string[]): Promise<Running> {
-  return start(folder, [...DMU, "serve", "--nbd", `unix:${join(folder, "socket")}`, ...args]);
+  return start(folder, [
+    ...DMU,
+    "serve",
+    "--driver",
+    "auto",
+    "--nbd",
+    `unix:${join(folder, "socket")}`,
+    ...args,
+  ]);
 }
 
 /** All servers; the first is the one that the others are compared with. */

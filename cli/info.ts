@@ -8,6 +8,7 @@ import { formatSize } from "../lib/block/size.ts";
 import { parseSpec } from "../lib/block/spec.ts";
 import type { Backend, Geometry } from "../lib/block/types.ts";
 import { systemClock } from "../lib/daemon/context.ts";
+import type { DriverName } from "../lib/daemon/target.ts";
 import { openDevice } from "../lib/daemon/open_device.ts";
 import { listExports } from "../lib/nbd/client/connect.ts";
 import type { ListedExport } from "../lib/nbd/client/handshake.ts";
@@ -30,6 +31,8 @@ interface Info {
   readonly readOnly: boolean | null;
   readonly geometry: Pick<Geometry, "minimum" | "preferred" | "maximum">;
   readonly can: readonly string[];
+  /** The driver that a target of it gets, if it is not told. */
+  readonly driver: DriverName;
   readonly allocation: Allocation | null;
   readonly details: Readonly<Record<string, string | number | boolean>>;
 }
@@ -53,6 +56,7 @@ function printInfo(io: CliIo, info: Info): void {
       `at most ${formatSize(maximum)}`,
     ],
     ["can", info.can.join(", ") || "read and write"],
+    ["driver", info.driver],
   ];
   if (info.readOnly === true) rows.push(["read-only", "yes"]);
   if (allocation !== null) rows.push(["allocation", allocationText(allocation, info.size)]);
@@ -148,7 +152,8 @@ export function infoCommand(io: CliIo): AnyCommand {
       const kind = registry.find(spec).name;
       // Looking must not create, lock or change anything; an NBD connection does none of these.
       const readOnly = kind !== "nbd";
-      await using open = await openDevice(spec, { registry, log: cliLog(io), readOnly });
+      const settings = { registry, log: cliLog(io), readOnly, mayBlock: true };
+      await using open = await openDevice(spec, settings);
       const { device, opened } = open;
       const { size, readOnly: refusesWrites, ...geometry } = device.geometry;
       const { backend: { extents } } = opened;
@@ -159,6 +164,7 @@ export function infoCommand(io: CliIo): AnyCommand {
         readOnly: readOnly ? null : refusesWrites,
         geometry,
         can: verbsOf(opened.backend),
+        driver: device.features.synchronous ? "blocking" : "streams",
         allocation: extents === undefined
           ? null
           : await measureAllocation(device, systemClock, ALLOCATION_MS_MAX),

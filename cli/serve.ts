@@ -19,6 +19,7 @@ import {
 } from "../lib/daemon/config.ts";
 import { type Daemon, startDaemon } from "../lib/daemon/daemon.ts";
 import { DM_USER_FOLDER, parseDmUser } from "../lib/daemon/dm_user_config.ts";
+import { DRIVER_CHOICES, DRIVER_DEFAULT, isDriverChoice } from "../lib/daemon/driver_choice.ts";
 import { parseEndpoint, parseMetricsEndpoint } from "../lib/daemon/endpoint.ts";
 import { CHANNELS_MAX } from "../lib/daemon/limits.ts";
 import { withTraces } from "../lib/daemon/trace_config.ts";
@@ -54,6 +55,7 @@ interface ServeOptions {
   readonly tlsCertificates?: string | undefined;
   readonly tlsRequire?: true | undefined;
   readonly backend?: readonly string[] | undefined;
+  readonly driver?: string | undefined;
   readonly json?: true | undefined;
 }
 
@@ -93,6 +95,13 @@ function dmUsersOf(file: ConfigParts, options: ServeOptions): Partial<ConfigPart
     dmUser: [...fromFile, ...dmUser.map((text) => parseDmUser(text, channels ?? 1))],
     ...(dmUserDir === undefined ? {} : { dmUserFolder: dmUserDir }),
   };
+}
+
+function driverOf({ driver }: ServeOptions): Pick<ConfigParts, "driver"> {
+  if (driver === undefined) return {};
+  if (isDriverChoice(driver)) return { driver };
+  const choices = DRIVER_CHOICES.join(", ");
+  throw new UsageError(`Cannot use the driver "${driver}": there are ${choices}`);
 }
 
 /** The targets with the traces that the command line asks for. */
@@ -136,6 +145,7 @@ function merge(
     ...dmUsersOf(file, options),
     tls: tlsOf(options, file.tls ?? null),
     ...(options.default === undefined ? {} : { defaultTarget: options.default }),
+    ...driverOf(options),
     ...(options.state === undefined ? {} : { stateDir: options.state }),
     ...(options.metrics === undefined ? {} : { metrics: parseMetricsEndpoint(options.metrics) }),
   };
@@ -193,11 +203,12 @@ function readyFacts(daemon: Daemon): Record<string, unknown> {
     control: daemon.control.endpoints.length === 0 ? null : daemon.control.endpoints,
     ...(daemon.control.xenbus.length === 0 ? {} : { xenbus: daemon.control.xenbus }),
     metrics: daemon.metrics,
-    targets: [...daemon.targets].map(([name, { config, device }]) => ({
+    targets: [...daemon.targets].map(([name, { config, device, driver }]) => ({
       name,
       spec: config.spec.text,
       size: device.geometry.size,
       readOnly: device.features.readOnly || config.readOnly,
+      driver,
       uris: daemon.endpoints.map(({ uri }) => uri(name)),
     })),
   };
@@ -308,6 +319,7 @@ async function serve(io: CliIo, specs: readonly string[], options: ServeOptions)
       registry,
       log,
       version: VERSION,
+      plugins: options.backend ?? [],
       onFailure: failure.resolve,
       onDone: stop.nothingLeft,
     });
@@ -376,6 +388,11 @@ export function serveCommand(io: CliIo): AnyCommand {
     .option("--tls-certificates <dir>", "folder with ca-cert, server-cert and server-key .pem")
     .option("--tls-require", "refuse clients without TLS")
     .option("--backend <file>", BACKEND_HELP, collect)
+    .option(
+      "--driver <name>",
+      `who moves the bytes: the main thread (streams), a thread of each target (blocking), or (auto) ` +
+        `such threads where the storage never waits; ${DRIVER_DEFAULT} if not told`,
+    )
     .option("--json", "print the ready line as JSON")
     .option("--verbose", "show debug messages, and stacks of errors")
     .addHelpText(

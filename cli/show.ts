@@ -54,6 +54,7 @@ export function targetRows(target: TargetDetails): (readonly [string, string])[]
   ];
   if (target.size !== null) rows.push(["size", exactSize(target.size)]);
   if (target.readOnly) rows.push(["read-only", "yes"]);
+  if (target.driver !== null) rows.push(["driver", target.driver]);
   if (target.description !== "") rows.push(["description", target.description]);
   if (target.ephemeral) {
     const end = target.onexit === null ? "" : `, removed when open file ${target.onexit} ends`;

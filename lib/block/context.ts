@@ -10,6 +10,11 @@ import type { FileAccess } from "../sys/file_access.ts";
 export interface Clock {
   /** Monotonic time in µs, from an arbitrary start. */
   now(): number;
+  /**
+   * What `now` gave last, for a clock whose owner reads it whenever work begins: the start of what follows
+   * on other work in the same thread is the end of that. Left out by all others.
+   */
+  recent?(): number;
   /** Wall-clock time in ms since 1970. */
   wall(): number;
   /** Resolves after `ms` milliseconds, or rejects with the signal's reason if it aborts before. */

@@ -26,6 +26,8 @@ export interface DeviceOptions {
   readonly pool?: BufferPool;
   /** Refuse what changes data even if the storage would take it. */
   readonly readOnly?: boolean;
+  /** Where to count; counters of its own if left out. */
+  readonly statistics?: Statistics;
   /** Flush when it is closed; true if left out. A replay does what its trace says and nothing more. */
   readonly flushAtEnd?: boolean;
 }
@@ -60,7 +62,7 @@ export class Device implements AsyncDisposable {
   /** Where protocols take their buffers. */
   readonly pool: BufferPool;
   /** What was counted so far. */
-  readonly statistics: Statistics = new Statistics();
+  readonly statistics: Statistics;
   /** Sees every request; null if nobody looks. */
   tap: Tap | null = null;
 
@@ -70,7 +72,6 @@ export class Device implements AsyncDisposable {
   readonly #log: Log;
   readonly #readOnly: boolean;
   readonly #flushAtEnd: boolean;
-  #inFlight = 0;
   #idleWaiters: (() => void)[] = [];
   #closing: Promise<void> | null = null;
   #hold: Promise<unknown> | null = null;
@@ -86,6 +87,7 @@ export class Device implements AsyncDisposable {
     this.#readOnly = options.readOnly ?? false;
     this.#flushAtEnd = options.flushAtEnd ?? true;
     this.pool = options.pool ?? new BufferPool();
+    this.statistics = options.statistics ?? new Statistics();
   }
 
   /** Size and I/O sizes now. */
@@ -111,7 +113,7 @@ export class Device implements AsyncDisposable {
 
   /** Requests that have entered and are not done. */
   get inFlight(): number {
-    return this.#inFlight;
+    return this.statistics.inFlight;
   }
 
   /**
@@ -126,9 +128,10 @@ export class Device implements AsyncDisposable {
     if (!request.gate.enter()) {
       throw new BlockError("ENODEV", `Cannot ${request.operation}: access was revoked`);
     }
-    const startUs = this.#clock.now();
+    const clock = this.#clock;
+    const startUs = clock.recent === undefined ? clock.now() : clock.recent();
     const token = this.tap === null ? 0 : this.tap.submitted(request, startUs);
-    this.#inFlight += 1;
+    this.statistics.inFlight += 1;
     let outcome: Maybe<void>;
     try {
       validateRequest(request, this.geometry);
@@ -145,7 +148,7 @@ export class Device implements AsyncDisposable {
 
   /** Resolves when no request is in flight. */
   idle(): Promise<void> {
-    if (this.#inFlight === 0) return Promise.resolve();
+    if (this.statistics.inFlight === 0) return Promise.resolve();
     return new Promise((resolve) => this.#idleWaiters.push(resolve));
   }
 
@@ -261,9 +264,9 @@ export class Device implements AsyncDisposable {
     if (this.tap !== null && token !== 0) {
       this.tap.completed(token, request, error?.errno ?? null, endUs);
     }
-    this.#inFlight -= 1;
+    this.statistics.inFlight -= 1;
     request.gate.leave();
-    if (this.#inFlight === 0 && this.#idleWaiters.length > 0) {
+    if (this.statistics.inFlight === 0 && this.#idleWaiters.length > 0) {
       const waiters = this.#idleWaiters;
       this.#idleWaiters = [];
       for (const wake of waiters) wake();

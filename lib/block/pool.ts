@@ -27,8 +27,62 @@ export interface BufferPoolOptions {
   readonly keptBytesMax?: number;
   /** Bytes out above which memory is scarce; POOL_PLENTY_BYTES_MAX if not told. */
   readonly plentyBytesMax?: number;
+  /** Where to count, for others to see: from `poolMemory`; memory of this thread alone if left out. */
+  readonly memory?: SharedArrayBuffer;
   /** Overwrite released buffers and never give them out again, to find whoever still uses one. */
   readonly poison?: boolean;
+}
+
+/** What is known of the memory of a pool, or of several. */
+export interface PoolFigures {
+  /** Buffers that are out. */
+  readonly takenCount: number;
+  /** Bytes of the buffers that are out, slack of their classes included. */
+  readonly takenBytes: number;
+  /** Bytes of released buffers kept for later use. */
+  readonly keptBytes: number;
+  /** More is out than there should be, in one of the pools. */
+  readonly scarce: boolean;
+}
+
+/** Where the figures of a pool are, and how many there are. */
+const TAKEN_COUNT_AT = 0, TAKEN_BYTES_AT = 1, KEPT_BYTES_AT = 2, PLENTY_BYTES_AT = 3;
+const POOL_FIGURES = 4;
+
+/** Memory for the figures of a pool that another thread reads. */
+export function poolMemory(): SharedArrayBuffer {
+  return new SharedArrayBuffer(POOL_FIGURES * Float64Array.BYTES_PER_ELEMENT);
+}
+
+/** The figures of a pool in another thread, each as it was at some moment. `memory` is from `poolMemory`. */
+export function sharedPoolFigures(memory: SharedArrayBuffer): PoolFigures {
+  const figures = new Float64Array(memory);
+  return {
+    get takenCount(): number {
+      return figures[TAKEN_COUNT_AT] ?? 0;
+    },
+    get takenBytes(): number {
+      return figures[TAKEN_BYTES_AT] ?? 0;
+    },
+    get keptBytes(): number {
+      return figures[KEPT_BYTES_AT] ?? 0;
+    },
+    get scarce(): boolean {
+      return this.takenBytes > (figures[PLENTY_BYTES_AT] ?? 0);
+    },
+  };
+}
+
+/** The figures of several pools together. */
+export function sumOfPools(pools: readonly PoolFigures[]): PoolFigures {
+  const sum = (of: (pool: PoolFigures) => number): number =>
+    pools.reduce((total, pool) => total + of(pool), 0);
+  return {
+    takenCount: sum((pool) => pool.takenCount),
+    takenBytes: sum((pool) => pool.takenBytes),
+    keptBytes: sum((pool) => pool.keptBytes),
+    scarce: pools.some((pool) => pool.scarce),
+  };
 }
 
 function classOf(length: number): number {
@@ -83,36 +137,39 @@ class Lease implements PooledBuffer {
  * if (pool.takenCount !== 0) throw new Error("leak");
  * ```
  */
-export class BufferPool {
+export class BufferPool implements PoolFigures {
   readonly #free: Uint8Array<ArrayBuffer>[][] = [];
   readonly #keptBytesMax: number;
   readonly #plentyBytesMax: number;
   readonly #poison: boolean;
   readonly #waiting = new Set<() => void>();
-  #keptBytes = 0;
-  #takenCount = 0;
-  #takenBytes = 0;
+  readonly #figures: Float64Array;
 
   /** Makes an empty pool. */
   constructor(options: BufferPoolOptions = {}) {
     this.#keptBytesMax = options.keptBytesMax ?? POOL_KEPT_BYTES_MAX;
     this.#plentyBytesMax = options.plentyBytesMax ?? POOL_PLENTY_BYTES_MAX;
     this.#poison = options.poison ?? false;
+    const { memory } = options;
+    this.#figures = memory === undefined
+      ? new Float64Array(POOL_FIGURES)
+      : new Float64Array(memory);
+    this.#figures[PLENTY_BYTES_AT] = this.#plentyBytesMax;
   }
 
   /** Buffers that are out. */
   get takenCount(): number {
-    return this.#takenCount;
+    return this.#figures[TAKEN_COUNT_AT] ?? 0;
   }
 
   /** Bytes of the buffers that are out, slack of their classes included. */
   get takenBytes(): number {
-    return this.#takenBytes;
+    return this.#figures[TAKEN_BYTES_AT] ?? 0;
   }
 
   /** Bytes of released buffers kept for later use. */
   get keptBytes(): number {
-    return this.#keptBytes;
+    return this.#figures[KEPT_BYTES_AT] ?? 0;
   }
 
   /**
@@ -120,7 +177,7 @@ export class BufferPool {
    * end; but what can wait should not be begun.
    */
   get scarce(): boolean {
-    return this.#takenBytes > this.#plentyBytesMax;
+    return this.takenBytes > this.#plentyBytesMax;
   }
 
   /** Calls `resume` once, as soon as memory is not scarce any more, from within a `release`. */
@@ -142,15 +199,15 @@ export class BufferPool {
     const list = this.#free[index];
     let whole = list?.pop();
     if (whole === undefined) whole = new Uint8Array(classBytes(index));
-    else this.#keptBytes -= whole.length;
-    this.#takenCount += 1;
-    this.#takenBytes += whole.length;
+    else this.#figures[KEPT_BYTES_AT] = this.keptBytes - whole.length;
+    this.#figures[TAKEN_COUNT_AT] = this.takenCount + 1;
+    this.#figures[TAKEN_BYTES_AT] = this.takenBytes + whole.length;
     return new Lease(this, whole, length, this.#put);
   }
 
   readonly #put = (whole: Uint8Array<ArrayBuffer>): void => {
-    this.#takenCount -= 1;
-    this.#takenBytes -= whole.length;
+    this.#figures[TAKEN_COUNT_AT] = this.takenCount - 1;
+    this.#figures[TAKEN_BYTES_AT] = this.takenBytes - whole.length;
     this.#keep(whole);
     if (this.#waiting.size === 0 || this.scarce) return;
     const waiting = [...this.#waiting];
@@ -163,9 +220,9 @@ export class BufferPool {
       whole.fill(POISON);
       return;
     }
-    if (this.#keptBytes + whole.length > this.#keptBytesMax) return;
+    if (this.keptBytes + whole.length > this.#keptBytesMax) return;
     const index = classOf(whole.length);
     (this.#free[index] ??= []).push(whole);
-    this.#keptBytes += whole.length;
+    this.#figures[KEPT_BYTES_AT] = this.keptBytes + whole.length;
   }
 }

@@ -29,6 +29,8 @@ export interface AnyBackendType {
   readonly schemes?: readonly string[];
   /** What can be done to disks at rest; they take what the kind's own schemas gave. */
   readonly image?: ImageTools;
+  /** It is never `synchronous`. */
+  readonly waits?: boolean;
   /** Opens the storage; `options` is what the schema made of the input. */
   open(options: unknown, context: OpenContext): Promise<Opened>;
 }
@@ -41,6 +43,8 @@ export interface AnyFilterType {
   readonly summary: string;
   /** What can be set; `describeOptions` lists it. */
   readonly options: OptionSchema<unknown>;
+  /** It is never `synchronous`. */
+  readonly waits?: boolean;
   /** Wraps `next`; `options` is what the schema made of the input. */
   open(next: Backend, options: unknown, context: OpenContext): Promise<Opened>;
 }

@@ -2,6 +2,9 @@
  * Counters and latency histograms of a Device, one set for each operation. Histograms are
  * log-linear: exact below 8 µs, then eight buckets to a doubling (12 % wide), up to 2^31 µs.
  *
+ * All figures lie in one piece of memory, one 64-bit float each. One thread counts; if the memory is
+ * shared others may read meanwhile, and see each figure as it was at some moment.
+ *
  * @module
  */
 import { type Operation, OPERATIONS } from "./request.ts";
@@ -46,81 +49,106 @@ export interface OperationSnapshot {
   readonly latencyP999Us: number;
 }
 
+/** Where the figures of a histogram are, and how many there are. */
+const COUNT_AT = 0, TOTAL_AT = 1, MAX_AT = 2, BUCKETS_AT = 3;
+const HISTOGRAM_FIGURES = BUCKETS_AT + BUCKETS;
+
 /** A histogram of latencies in µs. */
 export class Histogram {
-  readonly #buckets = new Float64Array(BUCKETS);
-  #count = 0;
-  #totalUs = 0;
-  #maxUs = 0;
+  readonly #figures: Float64Array;
+
+  /** `figures` are zero, or those of another view of the same histogram; memory of its own if left out. */
+  constructor(figures: Float64Array = new Float64Array(HISTOGRAM_FIGURES)) {
+    this.#figures = figures;
+  }
 
   /** Counts one value. */
   record(latencyUs: number): void {
-    const index = bucketOf(latencyUs);
-    this.#buckets[index] = (this.#buckets[index] ?? 0) + 1;
-    this.#count += 1;
-    this.#totalUs += latencyUs;
-    if (latencyUs > this.#maxUs) this.#maxUs = latencyUs;
+    const figures = this.#figures;
+    const index = BUCKETS_AT + bucketOf(latencyUs);
+    figures[index] = (figures[index] ?? 0) + 1;
+    figures[COUNT_AT] = (figures[COUNT_AT] ?? 0) + 1;
+    figures[TOTAL_AT] = (figures[TOTAL_AT] ?? 0) + latencyUs;
+    if (latencyUs > (figures[MAX_AT] ?? 0)) figures[MAX_AT] = latencyUs;
   }
 
   /** Counts all values of another histogram too. */
   merge(other: Histogram): void {
-    for (let index = 0; index < BUCKETS; index += 1) {
-      this.#buckets[index] = (this.#buckets[index] ?? 0) + (other.#buckets[index] ?? 0);
+    const maxUs = Math.max(this.maxUs, other.maxUs);
+    const figures = this.#figures;
+    for (let index = 0; index < HISTOGRAM_FIGURES; index += 1) {
+      figures[index] = (figures[index] ?? 0) + (other.#figures[index] ?? 0);
     }
-    this.#count += other.#count;
-    this.#totalUs += other.#totalUs;
-    this.#maxUs = Math.max(this.#maxUs, other.#maxUs);
+    figures[MAX_AT] = maxUs;
   }
 
   /** Values counted. */
   get count(): number {
-    return this.#count;
+    return this.#figures[COUNT_AT] ?? 0;
   }
 
   /** Sum of the values, µs. */
   get totalUs(): number {
-    return this.#totalUs;
+    return this.#figures[TOTAL_AT] ?? 0;
   }
 
   /** Largest value, µs. */
   get maxUs(): number {
-    return this.#maxUs;
+    return this.#figures[MAX_AT] ?? 0;
   }
 
   /** The value that `fraction` (0 to 1) of all values do not exceed, as the upper bound of its bucket, µs. */
   percentileUs(fraction: number): number {
-    let rest = Math.ceil(this.#count * fraction);
+    let rest = Math.ceil(this.count * fraction);
     if (rest === 0) return 0;
     for (let index = 0; index < BUCKETS; index += 1) {
-      rest -= this.#buckets[index] ?? 0;
-      if (rest <= 0) return Math.min(bucketUpperUs(index), Math.ceil(this.#maxUs));
+      rest -= this.#figures[BUCKETS_AT + index] ?? 0;
+      if (rest <= 0) return Math.min(bucketUpperUs(index), Math.ceil(this.maxUs));
     }
-    return Math.ceil(this.#maxUs);
+    return Math.ceil(this.maxUs);
   }
 
   /** Upper bound in µs and count of each bucket that is not empty, in ascending order. */
   *buckets(): Generator<{ upperUs: number; count: number }> {
     for (let index = 0; index < BUCKETS; index += 1) {
-      const count = this.#buckets[index] ?? 0;
+      const count = this.#figures[BUCKETS_AT + index] ?? 0;
       if (count > 0) yield { upperUs: bucketUpperUs(index), count };
     }
   }
 }
 
+/** Where the figures of an operation are, and how many there are. */
+const ERRORS_AT = 0, BYTES_AT = 1, LATENCY_AT = 2;
+const OPERATION_FIGURES = LATENCY_AT + HISTOGRAM_FIGURES;
+
 /** The counters of one operation. */
 export class OperationCounters {
-  /** Requests that failed. */
-  errors = 0;
-  /** Bytes of the requests that succeeded. */
-  bytes = 0;
   /** Latencies, whose count is the count of requests. */
-  readonly latency: Histogram = new Histogram();
+  readonly latency: Histogram;
+  readonly #figures: Float64Array;
+
+  /** As for Histogram. */
+  constructor(figures: Float64Array = new Float64Array(OPERATION_FIGURES)) {
+    this.#figures = figures;
+    this.latency = new Histogram(figures.subarray(LATENCY_AT));
+  }
+
+  /** Requests that failed. */
+  get errors(): number {
+    return this.#figures[ERRORS_AT] ?? 0;
+  }
+
+  /** Bytes of the requests that succeeded. */
+  get bytes(): number {
+    return this.#figures[BYTES_AT] ?? 0;
+  }
 
   /** Counts one request that is done. */
   record(bytes: number, latencyUs: number, failed: boolean): void {
     this.latency.record(latencyUs);
-    if (failed) this.errors += 1;
-    else this.bytes += bytes;
+    const figures = this.#figures;
+    if (failed) figures[ERRORS_AT] = this.errors + 1;
+    else figures[BYTES_AT] = this.bytes + bytes;
   }
 
   /** Plain data for display. */
@@ -138,22 +166,60 @@ export class OperationCounters {
   }
 }
 
+/** Where the figures of the Device as a whole are, and how many there are. */
+const IN_FLIGHT_AT = 0;
+const DEVICE_FIGURES = 1;
+
+/** Memory for the figures of a Device that another thread reads. */
+export function statisticsMemory(): SharedArrayBuffer {
+  const figures = DEVICE_FIGURES + OPERATIONS.length * OPERATION_FIGURES;
+  return new SharedArrayBuffer(figures * Float64Array.BYTES_PER_ELEMENT);
+}
+
 /** The counters of a Device. */
 export class Statistics {
   /** Counters of read. */
-  readonly read: OperationCounters = new OperationCounters();
+  readonly read: OperationCounters;
   /** Counters of write. */
-  readonly write: OperationCounters = new OperationCounters();
+  readonly write: OperationCounters;
   /** Counters of flush. */
-  readonly flush: OperationCounters = new OperationCounters();
+  readonly flush: OperationCounters;
   /** Counters of trim. */
-  readonly trim: OperationCounters = new OperationCounters();
+  readonly trim: OperationCounters;
   /** Counters of zero. */
-  readonly zero: OperationCounters = new OperationCounters();
+  readonly zero: OperationCounters;
   /** Counters of cache. */
-  readonly cache: OperationCounters = new OperationCounters();
+  readonly cache: OperationCounters;
   /** Counters of extents. */
-  readonly extents: OperationCounters = new OperationCounters();
+  readonly extents: OperationCounters;
+  readonly #figures: Float64Array;
+
+  /** `memory` is from `statisticsMemory`; memory of this thread alone if left out. */
+  constructor(memory?: SharedArrayBuffer) {
+    const figures = this.#figures = memory === undefined
+      ? new Float64Array(DEVICE_FIGURES + OPERATIONS.length * OPERATION_FIGURES)
+      : new Float64Array(memory);
+    const countersOf = (operation: Operation): OperationCounters => {
+      const at = DEVICE_FIGURES + OPERATIONS.indexOf(operation) * OPERATION_FIGURES;
+      return new OperationCounters(figures.subarray(at, at + OPERATION_FIGURES));
+    };
+    this.read = countersOf("read");
+    this.write = countersOf("write");
+    this.flush = countersOf("flush");
+    this.trim = countersOf("trim");
+    this.zero = countersOf("zero");
+    this.cache = countersOf("cache");
+    this.extents = countersOf("extents");
+  }
+
+  /** Requests that have entered the Device and are not done; the Device alone sets it. */
+  get inFlight(): number {
+    return this.#figures[IN_FLIGHT_AT] ?? 0;
+  }
+
+  set inFlight(count: number) {
+    this.#figures[IN_FLIGHT_AT] = count;
+  }
 
   /** Plain data for display, by operation. */
   snapshot(): Record<Operation, OperationSnapshot> {

@@ -149,6 +149,8 @@ export interface BackendType<O> {
   readonly schemes?: readonly string[];
   /** What can be done to disks at rest, if this kind has such tools. */
   readonly image?: ImageTools<O>;
+  /** Its calls wait, for a network or a clock, even where a thread may block: it is never `synchronous`. */
+  readonly waits?: boolean;
   /** Opens the storage once; every connection shares it. */
   open(options: O, context: OpenContext): Promise<Opened>;
 }
@@ -161,6 +163,8 @@ export interface FilterType<O> {
   readonly summary: string;
   /** What can be set. */
   readonly options: OptionSchema<O>;
+  /** As for a backend. */
+  readonly waits?: boolean;
   /** Wraps `next`, which the filter then owns and disposes. */
   open(next: Backend, options: O, context: OpenContext): Promise<Opened>;
 }

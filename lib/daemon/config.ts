@@ -53,6 +53,7 @@ import {
   ENDPOINTS_MAX,
   FILTERS_MAX,
 } from "./limits.ts";
+import { DRIVER_DEFAULT, type DriverChoice } from "./driver_choice.ts";
 import { TomlPlaces } from "./toml_places.ts";
 import { checkTraces, DATA_KEPT, type TraceConfig } from "./trace_config.ts";
 
@@ -104,6 +105,8 @@ export interface DaemonConfig {
   readonly hooks: Hooks;
   /** Where metrics and health are served, or null. */
   readonly metrics: UnixEndpoint | TcpEndpoint | null;
+  /** Who moves the bytes of its targets. */
+  readonly driver: DriverChoice;
 }
 
 /** Parts of a configuration, before they are put together and checked as a whole. */
@@ -523,6 +526,7 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
     throw new UsageError(`Cannot add target "${name}": it has more than ${FILTERS_MAX} filters`);
   }
   const { connectionsMax = CONNECTIONS_DEFAULT, hooks = new Map(), metrics = null } = parts;
+  const { driver = DRIVER_DEFAULT } = parts;
   return {
     targets,
     endpoints,
@@ -535,6 +539,7 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
     stateDir,
     hooks,
     metrics,
+    driver,
   };
 }
 

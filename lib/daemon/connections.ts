@@ -8,16 +8,17 @@ import type { Clock, Log } from "../block/context.ts";
 import { BlockError } from "../block/errors.ts";
 import type { BufferPool } from "../block/pool.ts";
 import { type Peer } from "../driver/handshake.ts";
-import { HANDSHAKE_MS_MAX } from "../driver/limits.ts";
+import { HANDSHAKE_MS_MAX, SEND_BUFFER_BYTES } from "../driver/limits.ts";
 import { adoptDescriptor, socketPair, type SocketPairOptions } from "../driver/socket_pair.ts";
 import { startTlsServer, type TlsServerOptions } from "../driver/tls.ts";
 import type { ExportTable, HandshakeState } from "../nbd/export_info.ts";
-import { serveConnection, serveTransmission, type Service } from "../nbd/server.ts";
+import { type Relay, serveConnection, serveTransmission, type Service } from "../nbd/server.ts";
 import type { NbdServerSession } from "../nbd/server_session.ts";
 import type { BytePair } from "../stream/session.ts";
-import { closeDescriptor } from "../sys/socket.ts";
+import { closeDescriptor, openSocketPair, setSendBuffer } from "../sys/socket.ts";
 import { addressText } from "../sys/socket_address.ts";
 import type { NbdHandOver } from "./acceptor.ts";
+import type { ThreadConnection } from "./target_thread.ts";
 import { SCARCE_PARTIAL_BYTES, SCARCE_SWEEP_MS, STOP_MS_MAX } from "./limits.ts";
 
 /** A connection, as the open file that it becomes shows and ends it. */
@@ -28,10 +29,18 @@ export interface WayIn {
   readonly kick: () => void;
 }
 
+/** What serves an export in a thread of its own. */
+export interface ServiceElsewhere {
+  /** Hands a descriptor over; if it throws that is still the caller's. */
+  serve(fd: number, state: HandshakeState, unread: Uint8Array): ThreadConnection;
+  /** Called once when the connection is over. */
+  readonly close: () => void;
+}
+
 /** What connections need of their daemon. */
 export interface ConnectionsOptions {
   /** Opens what serves an export; throws ENOENT if it is gone. */
-  open(state: HandshakeState, way: WayIn): Service;
+  open(state: HandshakeState, way: WayIn): Service | ServiceElsewhere;
   /** What handshakes that go on under TLS see, by the label of the listener that they came through. */
   readonly exportsAt: (listener: string) => ExportTable;
   /** Certificates; null if there is no TLS. */
@@ -63,8 +72,10 @@ export interface ClientLimits {
 /** One connection. */
 interface Connection {
   readonly abort: AbortController;
-  /** Its session in the transmission phase, null before that. */
+  /** Its session in the transmission phase, null before that, and if that is in another thread. */
   session: NbdServerSession | null;
+  /** What can be ended in good order: the session, in whatever thread. */
+  served: { stop(): void } | null;
   /** Bytes that it had sent when memory was looked at last. */
   receivedBytes: number;
   /** Settles when it is over; never rejects. */
@@ -115,6 +126,7 @@ export class Connections {
     const connection: Connection = {
       abort,
       session: null,
+      served: null,
       receivedBytes: 0,
       over: Promise.resolve().then(() => this.#serve(handOver, connection)).then(
         () => log.debug(`Connection of ${who} ended`),
@@ -135,20 +147,27 @@ export class Connections {
 
   async #serve(handOver: NbdHandOver, connection: Connection): Promise<void> {
     const { fd, result, peer, listener } = handOver;
-    const { log, open, exportsAt, pool, limits: { sendStall_ms } } = this.#options;
+    const { log, open, exportsAt } = this.#options;
     const { signal } = connection.abort;
-    const settings: SocketPairOptions = {
-      scarce: () => pool.scarce,
-      ...(sendStall_ms === undefined ? {} : { sendStall_ms }),
-    };
+    const settings = this.#pairSettings();
     const started = (session: NbdServerSession): void => {
       connection.session = session;
+      connection.served = session;
       if (this.#stopping) session.stop();
     };
     if (result.kind === "transmission") {
       const { state, unread } = result;
       log.debug(`${peerText(peer)} uses ${state.exportName}`);
       const service = beforeAdopting(fd, () => open(state, wayInOf(peer, connection)));
+      if ("serve" in service) {
+        const local = peer.credentials !== null;
+        const serve = (): ThreadConnection => {
+          // TCP finds its own size.
+          if (local) setSendBuffer(fd, SEND_BUFFER_BYTES);
+          return service.serve(fd, state, unread);
+        };
+        return await this.#serveElsewhere(fd, serve, service.close, connection);
+      }
       let pair: BytePair;
       try {
         pair = socketPair(adoptDescriptor(fd), settings);
@@ -176,6 +195,56 @@ export class Connections {
     );
   }
 
+  /** Hands a connection to the thread of its target, and waits for its end. */
+  async #serveElsewhere(
+    fd: number,
+    serve: () => ThreadConnection,
+    close: () => void,
+    connection: Connection,
+  ): Promise<void> {
+    const { signal } = connection.abort;
+    try {
+      const served = beforeAdopting(fd, serve);
+      connection.served = served;
+      if (this.#stopping) served.stop();
+      const cut = (): void => served.cut(reasonOf(signal.reason));
+      signal.addEventListener("abort", cut);
+      if (signal.aborted) cut();
+      await served.over;
+    } finally {
+      close();
+    }
+  }
+
+  /** Carries the bytes of a connection that is under TLS to the thread of its target, and back. */
+  async #relay(
+    outer: BytePair,
+    state: HandshakeState,
+    unread: Uint8Array,
+    service: ServiceElsewhere,
+    connection: Connection,
+  ): Promise<void> {
+    const [here, there] = openSocketPair();
+    const { signal } = connection.abort;
+    const inner = socketPair(adoptDescriptor(here), this.#pairSettings());
+    const serve = (): ThreadConnection => service.serve(there, state, unread);
+    const serving = this.#serveElsewhere(there, serve, service.close, connection);
+    const [outcome] = await Promise.allSettled([
+      serving,
+      outer.readable.pipeTo(inner.writable, { signal }),
+      inner.readable.pipeTo(outer.writable, { signal }),
+    ]);
+    if (outcome.status === "rejected") throw outcome.reason;
+  }
+
+  #pairSettings(): SocketPairOptions {
+    const { pool, limits: { sendStall_ms } } = this.#options;
+    return {
+      scarce: () => pool.scarce,
+      ...(sendStall_ms === undefined ? {} : { sendStall_ms }),
+    };
+  }
+
   /** The rest of a handshake, under TLS, and what follows it. */
   async #haggle(
     pair: BytePair,
@@ -193,7 +262,15 @@ export class Connections {
     try {
       const end = await serveConnection(pair, {
         exports: terms.exports,
-        open: (state) => open(state, wayInOf(peer, connection)),
+        open: (state): Service | Relay => {
+          const service = open(state, wayInOf(peer, connection));
+          if (!("serve" in service)) return service;
+          clearTimeout(timer);
+          return {
+            relay: (outer, settled, unread) =>
+              this.#relay(outer, settled, unread, service, connection),
+          };
+        },
         tls: "required",
         secured: { clientFlags: terms.clientFlags },
         signal: abort.signal,
@@ -257,9 +334,9 @@ function wayInOf(peer: Peer, connection: Connection): WayIn {
 }
 
 /** Ends a connection in good order, or at once if it has not come to its requests yet. */
-function hangUp({ session, abort }: Connection, reason: BlockError): void {
-  if (session === null) abort.abort(reason);
-  else session.stop();
+function hangUp({ served, abort }: Connection, reason: BlockError): void {
+  if (served === null) abort.abort(reason);
+  else served.stop();
 }
 
 function shutDown(): BlockError {

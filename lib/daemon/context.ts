@@ -5,6 +5,7 @@
  * @module
  */
 import type { Clock, Log, OpenContext, Random } from "../block/context.ts";
+import { monotonicUs } from "../sys/clock.ts";
 import { systemFiles } from "../sys/file.ts";
 
 /** Bytes of one getRandomValues call (its quota). */
@@ -30,6 +31,26 @@ export const systemClock: Clock = {
   },
 };
 
+/**
+ * The clocks of this machine for a thread of its own that serves one request after the other: whoever runs
+ * it calls `now` when work begins.
+ */
+export class ThreadClock implements Clock {
+  readonly sleep: Clock["sleep"] = systemClock.sleep;
+  readonly wall: Clock["wall"] = systemClock.wall;
+  #recent_us = monotonicUs();
+
+  /** Monotonic time in µs. */
+  now(): number {
+    return this.#recent_us = monotonicUs();
+  }
+
+  /** What `now` gave last. */
+  recent(): number {
+    return this.#recent_us;
+  }
+}
+
 /** Random numbers that cannot be guessed. */
 export const systemRandom: Random = {
   uint32: () => crypto.getRandomValues(new Uint32Array(1))[0] ?? 0,
@@ -51,6 +72,8 @@ export interface SystemContextOptions {
   readonly readOnly?: boolean;
   /** Calls may block their thread for long; false if left out. */
   readonly mayBlock?: boolean;
+  /** Time; that of `systemClock` if left out. */
+  readonly clock?: Clock;
 }
 
 /** A context on this machine's clock, chance and files. */
@@ -58,7 +81,7 @@ export function systemContext(options: SystemContextOptions): OpenContext {
   const { log, signal = new AbortController().signal, readOnly = false, mayBlock = false } =
     options;
   return {
-    clock: systemClock,
+    clock: options.clock ?? systemClock,
     random: systemRandom,
     files: systemFiles,
     log,

@@ -83,6 +83,8 @@ export interface ShownTarget {
   readonly size: number | null;
   /** It refuses what changes data. */
   readonly readOnly: boolean;
+  /** Who moves its bytes, "streams" or "blocking"; null if it is not open. */
+  readonly driver: string | null;
   /** For a human; "" for none. */
   readonly description: string;
   /** Endpoints of its own. */
@@ -174,6 +176,7 @@ const TARGET_TEXTS = [
   "backend",
   "size",
   "read-only",
+  "driver",
   "description",
   "ephemeral",
   "onexit",
@@ -200,6 +203,7 @@ export async function readTarget(
     filters,
     size: numberIn(text("size")),
     readOnly: text("read-only") === "1",
+    driver: text("driver"),
     description: text("description") ?? "",
     endpoints,
     uris,

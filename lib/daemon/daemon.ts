@@ -5,11 +5,13 @@
  * @module
  */
 import type { Log } from "../block/context.ts";
+import { Device } from "../block/device.ts";
 import { BlockError, toBlockError } from "../block/errors.ts";
-import { BufferPool } from "../block/pool.ts";
+import { BufferPool, type PoolFigures, sumOfPools } from "../block/pool.ts";
 import type { Registry } from "../block/registry.ts";
 import type { AcceptEvent } from "../driver/accept_loop.ts";
 import { checkServerCertificates, loadCertificates, type TlsServerOptions } from "../driver/tls.ts";
+import type { OpenFile } from "../handle/open_file.ts";
 import { OpenFileTable } from "../handle/table.ts";
 import type { HandshakeState } from "../nbd/export_info.ts";
 import type { Service } from "../nbd/server.ts";
@@ -17,7 +19,13 @@ import type { NbdAddress } from "../nbd/uri.ts";
 import { startXenstoreService, type XenstoreService } from "../xenstore/service.ts";
 import { Acceptor } from "./acceptor.ts";
 import type { DaemonConfig, TlsConfig } from "./config.ts";
-import { type ClientLimits, Connections, peerText, type WayIn } from "./connections.ts";
+import {
+  type ClientLimits,
+  Connections,
+  peerText,
+  type ServiceElsewhere,
+  type WayIn,
+} from "./connections.ts";
 import { systemClock } from "./context.ts";
 import { ControlPlane, type ServiceListener } from "./control/plane.ts";
 import { StateStore } from "./control/state_store.ts";
@@ -28,6 +36,7 @@ import { liveTable } from "./export_table.ts";
 import { type Listener, openListeners } from "./listeners.ts";
 import { Observation } from "./observation.ts";
 import type { Target } from "./target.ts";
+import { ThreadTarget } from "./target_thread.ts";
 import { Targets } from "./targets.ts";
 
 /** What a daemon is started with besides its configuration. */
@@ -47,6 +56,8 @@ export interface DaemonOptions {
   readonly limits?: ClientLimits;
   /** What the control plane says the version is; "" if left out. */
   readonly version?: string;
+  /** Files whose backends are in the registry, besides dmu's own: threads of targets load them too. */
+  readonly plugins?: readonly string[];
 }
 
 /** How a daemon can be steered. */
@@ -93,6 +104,8 @@ export interface Daemon {
   readonly defaultTarget: string | null;
   /** Connections in their transmission phase, or under way to it through TLS. */
   readonly connectionCount: number;
+  /** Buffers of all connections, in whatever thread. */
+  readonly buffers: PoolFigures;
   /**
    * Stops accepting, lets what is in flight finish, flushes and closes all targets. Rejects with
    * BlockError if a target could not be flushed. Once; later calls give the same promise.
@@ -135,7 +148,8 @@ class RunningDaemon implements Daemon {
   constructor(config: DaemonConfig, options: DaemonOptions) {
     this.#config = config;
     this.#options = options;
-    const { plentyBytes } = options.limits ?? {};
+    const { limits = {}, plugins = [] } = options;
+    const { plentyBytes } = limits;
     this.#pool = new BufferPool(plentyBytes === undefined ? {} : { plentyBytesMax: plentyBytes });
     this.files = new OpenFileTable({ clock: systemClock, log: options.log });
     this.defaultTarget = config.defaultTarget;
@@ -146,13 +160,22 @@ class RunningDaemon implements Daemon {
       files: this.files,
       tls: config.tls !== null,
       defaultTarget: config.defaultTarget,
+      driving: {
+        driver: config.driver,
+        plugins,
+        limits,
+        bound: (name) => {
+          const used = config.dmUser.some(({ target }) => target === name);
+          return used ? "dm-user channels use it on the main thread" : null;
+        },
+      },
       onAdmit: (name) => this.#admitDmUser(name),
     });
     this.#observation = new Observation({
       version: options.version ?? "",
       targets: this.#targets,
       files: this.files,
-      pool: this.#pool,
+      buffers: () => this.buffers,
       connections: () => ({ count: this.connectionCount, max: config.connectionsMax }),
       log: options.log,
     });
@@ -164,6 +187,11 @@ class RunningDaemon implements Daemon {
 
   get targets(): ReadonlyMap<string, Target> {
     return this.#targets.open;
+  }
+
+  get buffers(): PoolFigures {
+    const own = [...this.targets.values()].flatMap(({ buffers }) => buffers ?? []);
+    return sumOfPools([this.#pool, ...own]);
   }
 
   get connectionCount(): number {
@@ -197,7 +225,8 @@ class RunningDaemon implements Daemon {
     const { log, limits = {} } = this.#options;
     const targets = this.#targets;
     const current = (): typeof targets.exports => targets.exports;
-    const open = (state: HandshakeState, way: WayIn): Service => this.#serviceOf(state, way);
+    const open = (state: HandshakeState, way: WayIn): Service | ServiceElsewhere =>
+      this.#serviceOf(state, way);
     const connections = new Connections({
       exportsAt: (label) => liveTable({ current, scope: targets.scopeOf(label) }),
       open,
@@ -282,7 +311,7 @@ class RunningDaemon implements Daemon {
 
   #openDevice(config: DmUserConfig): DmUserDevice {
     const device = this.targets.get(config.target)?.device;
-    if (device === undefined) {
+    if (!(device instanceof Device)) {
       throw new BlockError("ENOENT", `Cannot serve dm-user target ${config.name}: no target`);
     }
     const admit = (way: ChannelWay): ChannelAccess => this.#admitChannel(config.target, way);
@@ -379,14 +408,26 @@ class RunningDaemon implements Daemon {
   }
 
   /** Opens a file for a connection that has chosen its target. */
-  #serviceOf(state: HandshakeState, way: WayIn): Service {
+  #serviceOf(state: HandshakeState, way: WayIn): Service | ServiceElsewhere {
     const target = this.targets.get(state.exportName);
-    if (target === undefined) {
-      throw new BlockError("ENOENT", `Cannot serve "${state.exportName}": the target is gone`);
+    const device = target?.device;
+    const elsewhere = target instanceof ThreadTarget ? target : null;
+    const gone = `Cannot serve "${state.exportName}": the target is gone`;
+    const open = (): OpenFile => {
+      const file = this.files.open({ kind: "nbd", target: state.exportName, ...way });
+      file.activate();
+      return file;
+    };
+    if (elsewhere !== null) {
+      const file = open();
+      return {
+        serve: (fd, settled, unread) => elsewhere.serve(fd, settled, unread, file),
+        close: () => void file.close(),
+      };
     }
-    const file = this.files.open({ kind: "nbd", target: state.exportName, ...way });
-    file.activate();
-    return { device: target.device, gate: file, close: () => void file.close() };
+    if (!(device instanceof Device)) throw new BlockError("ENOENT", gone);
+    const file = open();
+    return { device, gate: file, close: () => void file.close() };
   }
 
   #heard(event: AcceptEvent): void {

@@ -57,3 +57,5 @@ export const METRICS_TARGETS_AT_ONCE = 32;
 export const HEALTH_LOOK_MS = 5_000;
 /** Time in ms after which a target with operations under way, of which none ends, does not answer. */
 export const HEALTH_STALL_MS = 30_000;
+/** Targets with a thread of their own; more are served on the main thread. */
+export const TARGET_THREADS_MAX = 32;

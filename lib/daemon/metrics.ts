@@ -4,8 +4,7 @@
  *
  * @module
  */
-import type { Device } from "../block/device.ts";
-import type { BufferPool } from "../block/pool.ts";
+import type { PoolFigures } from "../block/pool.ts";
 import { type Operation, OPERATIONS } from "../block/request.ts";
 import type { Histogram } from "../block/statistics.ts";
 import { countsOf } from "./control/statistics_nodes.ts";
@@ -18,6 +17,7 @@ import {
 } from "./metrics_text.ts";
 import { type MetricType, sample } from "./metrics_text.ts";
 import { processFigures } from "./process_figures.ts";
+import type { TargetDevice } from "./target.ts";
 
 /** What a daemon does. */
 export type DaemonPhase = "starting" | "serving" | "stopping" | "failed";
@@ -32,7 +32,7 @@ export interface MeasuredTarget {
   /** What failed last, null if nothing did. */
   readonly error: string | null;
   /** Null while it is not open. */
-  readonly device: Device | null;
+  readonly device: TargetDevice | null;
 }
 
 /** What can be measured of a daemon. */
@@ -46,7 +46,7 @@ export interface MeasuredDaemon {
   /** NBD connections now, and as many as there may be. */
   readonly connections: { readonly count: number; readonly max: number };
   /** Where the memory of requests comes from. */
-  readonly pool: BufferPool;
+  readonly pool: PoolFigures;
 }
 
 /** Bounds of latency histograms: powers of two from 16 µs to 16.8 s, at which counters have bounds too. */
@@ -56,7 +56,7 @@ const OPERATION_FAMILIES: readonly (readonly [
   name: string,
   type: MetricType,
   help: string,
-  write: (name: string, labels: string, device: Device, operation: Operation) => string,
+  write: (name: string, labels: string, device: TargetDevice, operation: Operation) => string,
 ])[] = [
   [
     "dmu_operation_duration_seconds",
@@ -183,7 +183,7 @@ function targetSamples(targets: readonly MeasuredTarget[]): string {
 export type Reasons = readonly string[];
 
 interface Look {
-  readonly device: Device;
+  readonly device: TargetDevice;
   readonly counts: string;
   /** Since when `counts` is what it is, in ms of the clock of `performance.now`. */
   readonly since: number;

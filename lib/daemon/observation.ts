@@ -5,7 +5,7 @@
  * @module
  */
 import type { Log } from "../block/context.ts";
-import type { BufferPool } from "../block/pool.ts";
+import type { PoolFigures } from "../block/pool.ts";
 import type { OpenFileTable } from "../handle/table.ts";
 import type { DaemonPhase, MeasuredDaemon, MeasuredTarget } from "./metrics.ts";
 import { type MetricsEndpoint, MetricsServer } from "./metrics_server.ts";
@@ -17,7 +17,8 @@ export interface ObservationOptions {
   readonly version: string;
   readonly targets: Iterable<ServedTarget>;
   readonly files: OpenFileTable;
-  readonly pool: BufferPool;
+  /** All buffers. */
+  buffers(): PoolFigures;
   /** NBD connections now, and as many as there may be. */
   connections(): { readonly count: number; readonly max: number };
   readonly log: Log;
@@ -70,12 +71,14 @@ export class Observation {
   }
 
   #view(): MeasuredDaemon {
-    const { version, targets, files, pool, connections } = this.#options;
+    const { version, targets, files, buffers, connections } = this.#options;
     const phase = (): DaemonPhase => this.#phase;
     return {
       version,
       files,
-      pool,
+      get pool(): PoolFigures {
+        return buffers();
+      },
       get phase(): DaemonPhase {
         return phase();
       },

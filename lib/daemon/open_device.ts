@@ -20,6 +20,8 @@ export interface OpenDeviceOptions {
   readonly log: Log;
   /** Open it read-only. */
   readonly readOnly: boolean;
+  /** This thread has nothing else to do: calls may block it. False if left out. */
+  readonly mayBlock?: boolean;
   /** Flush when it is closed; true if left out. */
   readonly flushAtEnd?: boolean;
   /** Gives up waiting when it aborts. */
@@ -40,13 +42,13 @@ export interface OpenDevice extends AsyncDisposable {
 
 /** Opens what `spec` says. Throws UsageError for a wrong spec, BlockError for what cannot be opened. */
 export async function openDevice(spec: Spec, options: OpenDeviceOptions): Promise<OpenDevice> {
-  const { registry, log, readOnly, flushAtEnd = true } = options;
+  const { registry, log, readOnly, mayBlock = false, flushAtEnd = true } = options;
   const prepared = registry.prepare(spec);
   const teardown = new AbortController();
   const signal = options.signal === undefined
     ? teardown.signal
     : AbortSignal.any([teardown.signal, options.signal]);
-  const context = systemContext({ log, readOnly, signal });
+  const context = systemContext({ log, readOnly, mayBlock, signal });
   const { opened } = await prepared.open(context);
   let device: Device;
   try {

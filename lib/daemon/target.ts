@@ -5,21 +5,35 @@
  */
 import { Device } from "../block/device.ts";
 import { BlockError, toBlockError } from "../block/errors.ts";
-import type { BufferPool } from "../block/pool.ts";
+import type { BufferPool, PoolFigures } from "../block/pool.ts";
 import type { Registry } from "../block/registry.ts";
 import type { Management, Opened } from "../block/types.ts";
+import type { Statistics } from "../block/statistics.ts";
 import { type ExportInfo, exportInfoOf } from "../nbd/export_info.ts";
 import type { TargetConfig } from "./config.ts";
 import { systemContext } from "./context.ts";
-import type { OpenContext } from "../block/context.ts";
+import type { Clock, OpenContext } from "../block/context.ts";
 import { Recorder } from "../trace/recorder.ts";
+
+/** Who moves the bytes of a target: the event loop of the main thread, or a thread of the target's own. */
+export type DriverName = "streams" | "blocking";
+
+/** A Device as it is seen from any thread. */
+export type TargetDevice = Pick<
+  Device,
+  "name" | "geometry" | "features" | "statistics" | "inFlight" | "submit" | "resize"
+>;
 
 /** An open target. */
 export interface Target {
   /** What it was opened from. */
   readonly config: TargetConfig;
+  /** Who moves its bytes. */
+  readonly driver: DriverName;
   /** The way to its storage. */
-  readonly device: Device;
+  readonly device: TargetDevice;
+  /** What its own pool of buffers holds; null if it uses that of the daemon. */
+  readonly buffers: PoolFigures | null;
   /** Verbs for an administrator, if the storage has any. */
   readonly management: Management | null;
   /** What NBD clients see of it, as of now. */
@@ -28,25 +42,42 @@ export interface Target {
   close(): Promise<void>;
 }
 
-/** What targets of one daemon share. */
+/** A target whose home is this thread. */
+export interface LocalTarget extends Target {
+  readonly device: Device;
+}
+
+/** What a target is opened with. */
 export interface TargetSurroundings {
   readonly registry: Registry;
   readonly pool: BufferPool;
   readonly log: OpenContext["log"];
   /** Gives up opening when it aborts; does nothing to a target that is open. */
   readonly giveUp: AbortSignal;
+  /** This thread may block, and serves nothing else; false if left out. */
+  readonly mayBlock?: boolean;
+  /** Where to count; counters of its own if left out. */
+  readonly statistics?: Statistics;
+  /** Measures time; the clock of the system if left out. */
+  readonly clock?: Clock;
 }
 
-/** Opens a target. Throws UsageError for a wrong spec, BlockError for what cannot be opened. */
+/** Opens a target in this thread. Throws UsageError for a wrong spec, BlockError for what cannot be opened. */
 export async function openTarget(
   config: TargetConfig,
   surroundings: TargetSurroundings,
-): Promise<Target> {
-  const { registry, pool, log, giveUp } = surroundings;
+): Promise<LocalTarget> {
+  const { registry, pool, log, giveUp, mayBlock = false, statistics, clock } = surroundings;
   const prepared = registry.prepare(config.spec);
   const filters = (config.filters ?? []).map((spec) => registry.prepareFilter(spec));
   const teardown = new AbortController();
-  const context = systemContext({ log, signal: teardown.signal, readOnly: config.readOnly });
+  const context = systemContext({
+    log,
+    signal: teardown.signal,
+    readOnly: config.readOnly,
+    mayBlock,
+    ...(clock === undefined ? {} : { clock }),
+  });
   const open = async (): Promise<Opened> => {
     let { opened } = await prepared.open(context);
     for (const wrap of filters) opened = await wrapped(opened, (next) => wrap(next, context));
@@ -67,18 +98,16 @@ export async function openTarget(
     clock: context.clock,
     log,
     pool,
+    ...(statistics === undefined ? {} : { statistics }),
   });
   const recorder = await recorderOf(config, device, context);
-  const settings = {
-    name: config.name,
-    description: config.description,
-    readOnly: config.readOnly,
-  };
   return {
     config,
+    driver: mayBlock ? "blocking" : "streams",
     device,
+    buffers: null,
     management: opened.management ?? null,
-    exportInfo: () => exportInfoOf(device, settings),
+    exportInfo: () => exportInfoOf(device, config),
     close: async (): Promise<void> => {
       try {
         await device[Symbol.asyncDispose]();

@@ -19,7 +19,10 @@ import type { TargetConfig } from "./config.ts";
 import { type Endpoint, nbdUriOf } from "./endpoint.ts";
 import { LISTENERS_MAX, TARGET_ENDPOINTS_MAX } from "./limits.ts";
 import { type Listener, openListeners } from "./listeners.ts";
-import { openTarget, type Target } from "./target.ts";
+import type { Target } from "./target.ts";
+import type { DriverChoice } from "./driver_choice.ts";
+import { openDrivenTarget } from "./target_driver.ts";
+import type { ThreadLimits } from "./target_messages.ts";
 import { Turns } from "./turns.ts";
 
 /** What a target is opened with. */
@@ -61,6 +64,20 @@ export interface Admission {
   update(reachable: Reachable): Promise<void>;
 }
 
+/** Which targets get threads of their own, and what for. */
+export interface Driving {
+  /** Which driver is wanted. */
+  readonly driver: DriverChoice;
+  /** Files of backends in the registry that are not among dmu's own. */
+  readonly plugins: readonly string[];
+  /** Limits of connections in threads of targets. */
+  readonly limits: ThreadLimits;
+  /** Why a target of this name has to be on the main thread, or null. */
+  bound(name: string): string | null;
+}
+
+const UNDRIVEN: Driving = { driver: "streams", plugins: [], limits: {}, bound: () => null };
+
 /** What targets need of their daemon. */
 export interface TargetsOptions {
   /** The kinds of backends and filters. */
@@ -75,6 +92,8 @@ export interface TargetsOptions {
   readonly tls: boolean;
   /** The target of clients that name none; null for the one called "default", if there is one. */
   readonly defaultTarget: string | null;
+  /** How targets get threads of their own; they get none if it is left out. */
+  readonly driving?: Driving;
   /** Called when a target is let in to again after a revoke, before that is shown. Must not throw. */
   readonly onAdmit?: (name: string) => void;
 }
@@ -324,12 +343,17 @@ export class Targets {
 
   async #openStorage(entry: Entry): Promise<void> {
     const { wish } = entry;
-    const { registry, pool, log } = this.#options;
-    const target = await openTarget(wish, {
+    const { registry, pool, log, files, driving = UNDRIVEN } = this.#options;
+    const { driver, plugins, limits, bound } = driving;
+    const target = await openDrivenTarget(wish, {
       registry,
       pool,
       log,
       giveUp: this.#stopping.signal,
+      driver,
+      bound: bound(wish.name),
+      threads: [...this.#open.values()].filter((each) => each.driver === "blocking").length,
+      thread: { files, plugins, limits, onFailure: (reason) => this.#lost(entry, reason) },
     });
     entry.target = target;
     this.#open.set(wish.name, target);
@@ -370,6 +394,22 @@ export class Targets {
     await this.#show(entry);
     entry.admitted = false;
     await this.#publish();
+  }
+
+  /** The thread of a target has died: nobody can use it any more, and that is shown. */
+  #lost(entry: Entry, reason: string): void {
+    const { log, files } = this.#options;
+    const { name } = entry.wish;
+    log.error(`The thread of target ${name} has died: ${reason}`);
+    const down = this.#turns.take(name, async () => {
+      if (this.#entries.get(name) !== entry) return;
+      entry.admitted = false;
+      await this.#publish();
+      files.revokeTarget(name, { refuse: true });
+      await this.#dismantle(entry, new BlockError("EIO", `its thread has died: ${reason}`));
+      files.admit(name);
+    });
+    down.catch((error: unknown) => log.error(`Cannot take target ${name} down`, error));
   }
 
   async #remove(entry: Entry): Promise<void> {

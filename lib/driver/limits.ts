@@ -42,3 +42,25 @@ export const KEEP_ALIVE: {
   interval_s: 15,
   probes: 4,
 };
+/** Bytes that the blocking driver reads from a connection in one turn, all into the same memory. */
+export const TURN_READ_BYTES: number = 512 * KIB;
+/** Bytes that the blocking driver sends on a connection before others have their turn. */
+export const TURN_SEND_BYTES: number = 4 * MIB;
+/**
+ * Unsent replies of a connection, in bytes, above which the blocking driver's requests wait: replies are
+ * sent while they are in the processor's cache, and their memory is used again there.
+ */
+export const TURN_BATCH_BYTES: number = 512 * KIB;
+/** Outputs that the blocking driver takes of a session before others have their turn. */
+export const TURN_OUTPUTS_MAX = 64;
+/** Bytes that the kernel takes of a unix connection before its peer has read them: a batch of replies. */
+export const SEND_BUFFER_BYTES: number = 512 * KIB;
+/** Connections whose events one wait of the blocking driver gives. */
+export const TURN_EVENTS_MAX = 64;
+/**
+ * Time in µs for which the blocking driver looks for the next request before it sleeps, if the one before
+ * came so soon. Waking up costs more than that where requests come one at a time.
+ */
+export const SPIN_US = 50;
+/** Requests in one turn above which it sleeps at once. */
+export const SPIN_REQUESTS_MAX = 2;

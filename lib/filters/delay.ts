@@ -75,6 +75,7 @@ const time = (rest: OptionRest<number>): OptionType<number> =>
 export const delay: FilterType<DelayOptions> = {
   name: "delay",
   summary: "makes operations wait, for a fixed time or a random one",
+  waits: true,
   options: optionSchema<DelayOptions>({
     time: time({ summary: "delay of reads, writes, flushes, trims and zeroes", default: 0 }),
     read: own("reads"),

@@ -118,6 +118,7 @@ const bandwidth = (summary: string): OptionType<number | undefined> =>
 export const throttle: FilterType<ThrottleOptions> = {
   name: "throttle",
   summary: "at most so many operations and bytes a second",
+  waits: true,
   options: optionSchema<ThrottleOptions>({
     iops: rate("operations a second"),
     "read-iops": rate("reads a second"),

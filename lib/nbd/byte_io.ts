@@ -64,7 +64,7 @@ export class ByteWriter {
   }
 
   /** What was written, which is then the caller's; the writer starts anew. */
-  take(): Uint8Array {
+  take(): Uint8Array<ArrayBuffer> {
     const taken = this.#bytes.subarray(0, this.#length);
     this.clear();
     return taken;

@@ -98,8 +98,14 @@ export interface ExportSettings {
   readonly rotational?: boolean;
 }
 
+/** What is to be known of a Device to export it. */
+export type ExportedDevice = Pick<Device, "name" | "geometry" | "features">;
+
 /** Describes the export of a Device. Throws EINVAL for a name or description that NBD cannot carry. */
-export function exportInfoOf(device: Device, settings: ExportSettings = {}): ExportInfo {
+export function exportInfoOf(
+  device: ExportedDevice,
+  settings: ExportSettings = {},
+): ExportInfo {
   const { geometry, features } = device;
   const { name = device.name, description = "" } = settings;
   for (const text of [name, description]) {

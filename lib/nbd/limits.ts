@@ -42,3 +42,5 @@ export const SPARSE_HOLE_BYTES_MIN: number = 16 * KIB;
 export const STATUS_IN_FLIGHT_BYTES: number = 2 * MIB;
 /** Unsent replies, in bytes, above which the requests that have arrived wait. */
 export const OUTPUT_BATCH_BYTES: number = 4 * MIB;
+/** Requests of one connection that are served before what they have to say is sent, and others have their turn. */
+export const REQUESTS_PER_TURN_MAX = 256;

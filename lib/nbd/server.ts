@@ -23,12 +23,18 @@ export interface Service {
   readonly close?: () => void | Promise<void>;
 }
 
+/** Serves a connection that has chosen its export somewhere else. */
+export interface Relay {
+  /** Takes the pair, the negotiated state and the bytes behind it over, until the connection is over. */
+  relay(pair: BytePair, state: HandshakeState, unread: Uint8Array): Promise<void>;
+}
+
 /** Settings of `serveConnection`. */
 export interface ServeConnectionOptions {
   /** What there is to serve. */
   readonly exports: ExportTable;
   /** Finds what serves the export that the client chose. It rejects to turn the client away. */
-  readonly open: (state: HandshakeState) => Service | Promise<Service>;
+  readonly open: (state: HandshakeState) => Service | Relay | Promise<Service | Relay>;
   /** "off" if left out; the others need `upgrade`. */
   readonly tls?: TlsMode;
   /** Does the server's part of a TLS handshake over `pair` and gives the pair inside it. */
@@ -92,6 +98,10 @@ export async function serveConnection(
       case "transmission": {
         const { state, unread } = result;
         const service = await guarded(current, () => options.open(state));
+        if ("relay" in service) {
+          await service.relay(current, state, unread);
+          return { kind: "served", state };
+        }
         const started = options.started ?? ((): void => {});
         await serveTransmission(current, state, unread, {
           ...service,

@@ -103,8 +103,6 @@ export class ServerCommands {
   readonly #flagsAllowed: readonly number[];
   readonly #contexts: readonly StatusContext[];
   readonly #encoder: ReplyEncoder;
-  readonly #done: Uint8Array;
-  readonly #doneView: DataView;
   /** View of the memory in which the last reply lies: one for many replies. */
   #view = NO_VIEW;
   #closed = false;
@@ -125,8 +123,6 @@ export class ServerCommands {
     this.#flagsAllowed = flagsAllowed(state.flags, state.extended);
     this.#contexts = statusContexts(state.contexts);
     this.#encoder = new ReplyEncoder(styleOf(state));
-    this.#done = new Uint8Array(this.#encoder.doneBytes);
-    this.#doneView = new DataView(this.#done.buffer);
   }
 
   /** No reply is wanted any more: those in flight give their memory back when they are done. */
@@ -243,9 +239,9 @@ export class ServerCommands {
     const mayCut = length >= SPARSE_READ_BYTES_MIN && this.#encoder.style !== "simple" &&
       (header.flags & COMMAND_FLAG.DF) === 0;
     // A trace shall show the read as the client sent it.
-    const { tap, features } = this.#device;
-    if (mayCut && tap === null && features.extents) this.#readSparsely(header);
-    else this.#readWhole(header);
+    if (mayCut && this.#device.tap === null && this.#device.features.extents) {
+      this.#readSparsely(header);
+    } else this.#readWhole(header);
   }
 
   /** "The server is also permitted to reject large read requests up front with NBD_EOVERFLOW." */
@@ -257,20 +253,24 @@ export class ServerCommands {
   #readWhole(origin: Origin): void {
     const { offset, length } = origin;
     const { readBytes } = this.#encoder;
-    const reply = this.#queue.reserve(readBytes + length);
-    const data = reply.bytes.subarray(readBytes);
+    const queue = this.#queue;
+    const room = queue.open(readBytes + length);
+    const start = queue.openStart;
+    const data = room.subarray(start + readBytes, start + readBytes + length);
     let outcome: Maybe<void>;
     try {
       outcome = this.#device.submit(this.#request("read", offset, length, 0, data));
     } catch (error) {
-      reply.cancel();
+      queue.drop();
       this.#fail(origin, error);
       return;
     }
     if (outcome === undefined) {
-      this.#sendRead(origin, reply);
+      this.#encoder.readWhole(this.#viewOf(room), room.byteOffset + start, origin, length);
+      queue.commit();
       return;
     }
+    const reply = queue.keep();
     const kept = copyOf(origin);
     this.#later(outcome, 0, reply, (error) => {
       if (error === null && !this.#closed) this.#sendRead(kept, reply);
@@ -436,8 +436,10 @@ export class ServerCommands {
 
   /** Success without data. */
   #succeed(to: ReplyTo): void {
-    this.#encoder.done(this.#doneView, 0, to);
-    this.#queue.append(this.#done);
+    const queue = this.#queue;
+    const room = queue.open(this.#encoder.doneBytes);
+    this.#encoder.done(this.#viewOf(room), room.byteOffset + queue.openStart, to);
+    queue.commit();
   }
 
   #fail(origin: Origin, cause: unknown): void {

@@ -20,11 +20,11 @@ import type { BufferPool } from "../block/pool.ts";
 import type { Gate } from "../block/request.ts";
 import { ProtocolError } from "../stream/frame.ts";
 import { ReplyQueue } from "../stream/reply_queue.ts";
-import type { ByteSession, OutputBuffer } from "../stream/session.ts";
+import type { BlockingSession, OutputBuffer } from "../stream/session.ts";
 import { FrameSplitter } from "../stream/splitter.ts";
 import { COMMAND } from "./constants.ts";
 import type { HandshakeState } from "./export_info.ts";
-import { OUTPUT_BATCH_BYTES } from "./limits.ts";
+import { OUTPUT_BATCH_BYTES, REQUESTS_PER_TURN_MAX } from "./limits.ts";
 import { COMPACT_REQUESTS, EXTENDED_REQUESTS } from "./request_format.ts";
 import { RequestHeader } from "./requests.ts";
 import { ServerCommands } from "./server_commands.ts";
@@ -39,16 +39,19 @@ export interface NbdServerSessionOptions {
   readonly state: HandshakeState;
   /** Bytes that came behind the handshake; they are taken up at the first `takeOutput`. */
   readonly unread?: Uint8Array;
+  /** Unsent replies, in bytes, above which requests wait; OUTPUT_BATCH_BYTES if left out. */
+  readonly batchBytes?: number;
 }
 
 const NO_VIEW = new DataView(new ArrayBuffer(0));
 
 /** One connection in its transmission phase. */
-export class NbdServerSession implements ByteSession {
+export class NbdServerSession implements BlockingSession {
   /** Set by the driver. */
   onWake: (() => void) | null = null;
 
   readonly #extended: boolean;
+  readonly #batchBytes: number;
   readonly #pool: BufferPool;
   readonly #splitter: FrameSplitter;
   readonly #queue: ReplyQueue;
@@ -68,11 +71,13 @@ export class NbdServerSession implements ByteSession {
   #ended = false;
   #failure: ProtocolError | null = null;
   #receivedBytes = 0;
+  #requestCount = 0;
 
   /** Serves `device` through `gate` as the handshake has settled. */
   constructor(options: NbdServerSessionOptions) {
     const { device, gate, state, unread } = options;
     this.#extended = state.extended;
+    this.#batchBytes = options.batchBytes ?? OUTPUT_BATCH_BYTES;
     const format = state.extended ? EXTENDED_REQUESTS : COMPACT_REQUESTS;
     this.#pool = device.pool;
     this.#splitter = new FrameSplitter(format, device.pool);
@@ -96,6 +101,11 @@ export class NbdServerSession implements ByteSession {
   /** Bytes that the client has sent so far in this phase. */
   get receivedBytes(): number {
     return this.#receivedBytes;
+  }
+
+  /** Requests that were begun so far. */
+  get requestCount(): number {
+    return this.#requestCount;
   }
 
   /**
@@ -127,8 +137,19 @@ export class NbdServerSession implements ByteSession {
     if (this.#failure !== null) throw this.#failure;
   }
 
+  /** See BlockingSession. */
+  releaseInput(): boolean {
+    // The payload of a write in flight may lie in the chunk.
+    if (this.#commands.inFlight > 0) return false;
+    const last = this.#backlog.pop();
+    if (last === undefined) this.#splitter.detach();
+    else this.#backlog.push(last.slice());
+    this.#view = NO_VIEW;
+    return true;
+  }
+
   /** What is to be sent next. Requests that had to wait for replies to leave are served on the way. */
-  takeOutput(): OutputBuffer | null {
+  takeOutput(): OutputBuffer<ArrayBuffer> | null {
     if (this.#ended) return null;
     if (this.#stalled) {
       this.#drain();
@@ -181,16 +202,17 @@ export class NbdServerSession implements ByteSession {
     const bytesMax = this.#pool.scarce ? SCARCE_CONNECTION_BYTES : CONNECTION_BYTES_MAX;
     return inFlight >= CONNECTION_REQUESTS_MAX ||
       unsentBytes + dataBytes >= bytesMax ||
-      unsentBytes - replyBytes >= OUTPUT_BATCH_BYTES;
+      unsentBytes - replyBytes >= this.#batchBytes;
   }
 
   /** Serves the requests that have arrived, as far as the limits allow. */
   #drain(): void {
     if (this.#draining || this.#leaving) return;
     this.#draining = true;
+    let left = this.#commands.stopping ? Infinity : REQUESTS_PER_TURN_MAX;
     try {
       while (!this.#leaving) {
-        this.#stalled = this.#full();
+        this.#stalled = left-- === 0 || this.#full();
         if (this.#stalled || !this.#next()) break;
       }
     } catch (error) {
@@ -217,6 +239,7 @@ export class NbdServerSession implements ByteSession {
       this.#pool.awaitPlenty(this.#plenty);
       return false;
     }
+    this.#requestCount += 1;
     if (header.type === COMMAND.DISC) this.#leave();
     else this.#commands.run(header, this.#splitter);
     return true;

@@ -10,8 +10,8 @@ const KIB = 1024, MIB = 1024 * KIB;
 export const ASSEMBLY_EAGER_BYTES: number = 1 * MIB;
 /** A longer frame gets at most this many times the bytes that have arrived of it. */
 export const ASSEMBLY_GROWTH = 4;
-/** Bytes of one arena that replies are packed into. */
-export const ARENA_BYTES: number = 256 * KIB;
+/** Bytes of one arena that replies are packed into: 64 replies with 4 KiB of data leave in one write. */
+export const ARENA_BYTES: number = 320 * KIB;
 /** A reply of more than this many bytes gets a buffer of its own. */
 export const ARENA_REPLY_BYTES_MAX: number = 64 * KIB;
 /** Outputs up to this many bytes are put together before they are written. */

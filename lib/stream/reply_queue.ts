@@ -120,6 +120,10 @@ export class ReplyQueue {
   #unsentBytes = 0;
   #pendingCount = 0;
   #closed = false;
+  /** The arena of the reply that was opened and not ended. */
+  #opened: Arena | null = null;
+  /** Where that reply begins. */
+  openStart = 0;
 
   /** A queue with its memory from `pool`; an idle one holds none. */
   constructor(pool: BufferPool, options: ReplyQueueOptions = {}) {
@@ -149,6 +153,49 @@ export class ReplyQueue {
     return new Region(this, arena, start, length);
   }
 
+  /**
+   * The same as `reserve` without an object, for a reply that is probably filled at once: gives memory in
+   * which the reply begins at `openStart`. Ends with `commit`, `drop` or `keep`, before anything else is
+   * asked of the queue.
+   */
+  open(length: number): Uint8Array<ArrayBuffer> {
+    const arena = this.#arenaFor(length);
+    this.#opened = arena;
+    this.openStart = arena.used;
+    arena.used += length;
+    arena.references += 1;
+    this.#unsentBytes += length;
+    return arena.buffer.bytes;
+  }
+
+  /** The reply that was opened is filled: it may be sent. */
+  commit(): void {
+    const arena = this.#takeOpened();
+    this.#enqueue(arena, this.openStart, arena.used);
+  }
+
+  /** The reply that was opened is not sent; its room is used again. */
+  drop(): void {
+    const arena = this.#takeOpened();
+    const length = arena.used - this.openStart;
+    arena.used = this.openStart;
+    this.#drop(arena, length);
+  }
+
+  /** The reply that was opened is filled later. */
+  keep(): Reply {
+    const arena = this.#takeOpened();
+    this.#pendingCount += 1;
+    return new Region(this, arena, this.openStart, arena.used - this.openStart);
+  }
+
+  #takeOpened(): Arena {
+    const arena = this.#opened;
+    if (arena === null) throw new Error("Cannot end a reply: none was opened");
+    this.#opened = null;
+    return arena;
+  }
+
   /** Adds a copy of a finished reply. */
   append(bytes: Uint8Array): void {
     const arena = this.#arenaFor(bytes.length);
@@ -161,7 +208,7 @@ export class ReplyQueue {
   }
 
   /** The next bytes to send, or null if nothing is finished. Release them when they are sent. */
-  takeOutput(): OutputBuffer | null {
+  takeOutput(): OutputBuffer<ArrayBuffer> | null {
     const run = this.#runs[this.#taken];
     if (run === undefined) return null;
     this.#taken += 1;

@@ -48,7 +48,7 @@ class SessionRun {
   /** An output that was taken and did not fit the write before it. */
   #held: OutputBuffer | null = null;
   /** Where small outputs are put together. */
-  #scratch: Uint8Array | null = null;
+  #scratch: Uint8Array<ArrayBuffer> | null = null;
 
   constructor(pair: BytePair, session: ByteSession) {
     this.#session = session;

@@ -6,9 +6,9 @@
  */
 
 /** Bytes on their way out. A PooledBuffer is one. */
-export interface OutputBuffer {
+export interface OutputBuffer<B extends ArrayBufferLike = ArrayBufferLike> {
   /** What to send. */
-  readonly bytes: Uint8Array;
+  readonly bytes: Uint8Array<B>;
   /** Gives the memory back; called once, when the bytes were sent or never will be. */
   release(): void;
 }
@@ -40,6 +40,30 @@ export interface ByteSession {
    * once, last. Work in flight is left to finish, buffers are freed. Must not throw.
    */
   end(cause: unknown): void;
+}
+
+/**
+ * A session that the blocking driver can run: one buffer serves all connections of a thread, and what a
+ * connection may pin is bounded without its session's help.
+ */
+export interface BlockingSession extends ByteSession {
+  /** See ByteSession; system calls take no shared memory. */
+  takeOutput(): OutputBuffer<ArrayBuffer> | null;
+  /**
+   * The driver wants to use the memory of the chunk that it gave last again: the session copies what it
+   * still needs of it. False if it cannot, because work in flight uses it: the memory is then its own.
+   */
+  releaseInput(): boolean;
+  /** Bytes of the input that wait, those of a part of a frame too. */
+  readonly pendingBytes: number;
+  /** Bytes of input so far. */
+  readonly receivedBytes: number;
+  /** Requests that were begun so far. */
+  readonly requestCount: number;
+  /** How the peer broke the protocol, null if it did not; it may show without `receive` throwing. */
+  readonly failure: Error | null;
+  /** Takes no more input: answers what is in flight, and then is `finished`. */
+  stop(): void;
 }
 
 /**

@@ -125,6 +125,13 @@ export class FrameSplitter {
     return copy;
   }
 
+  /** Copies what it still needs of the chunk that was given last, whose memory can be used again then. */
+  detach(): void {
+    if (this.#position === this.#chunk.length) return;
+    this.#chunk = this.#chunk.slice(this.#position);
+    this.#position = 0;
+  }
+
   /** Goes on with another format (the next phase of a protocol) from the first byte not yet in a frame. */
   setFormat(format: FrameFormat): void {
     this.#format = format;

@@ -184,6 +184,11 @@ export function setNoDelay(fd: number): void {
   setOption(fd, c.IPPROTO_TCP, c.TCP_NODELAY, 1);
 }
 
+/** How many bytes wait in the kernel until the peer has read them; it caps this at net.core.wmem_max. */
+export function setSendBuffer(fd: number, bytes: number): void {
+  setOption(fd, c.SOL_SOCKET, c.SO_SNDBUF, bytes);
+}
+
 /** When a silent TCP peer is asked for a sign of life. */
 export interface KeepAlive {
   /** Seconds of silence before the first probe. */

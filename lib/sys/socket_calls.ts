@@ -22,7 +22,12 @@ const SYMBOLS = {
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
   sched_yield: { parameters: [], result: "i32" },
+  sysconf: { parameters: ["i32"], result: "i64" },
+  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
   poll: { parameters: ["buffer", "usize", "i32"], result: "i32" },
+  epoll_create1: { parameters: ["i32"], result: "i32" },
+  epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+  epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
   read: { parameters: ["i32", "buffer", "usize"], result: "i32" },
   write: { parameters: ["i32", "buffer", "usize"], result: "i32" },
@@ -57,7 +62,12 @@ export const SOCK_STREAM = 1, SOCK_NONBLOCK = 0o4000, SOCK_CLOEXEC = 0o2000000;
 /** Option levels. */
 export const SOL_SOCKET = 1, IPPROTO_TCP = 6, IPPROTO_IPV6 = 41;
 /** Options of SOL_SOCKET. */
-export const SO_REUSEADDR = 2, SO_TYPE = 3, SO_KEEPALIVE = 9, SO_PEERCRED = 17, SO_ACCEPTCONN = 30;
+export const SO_REUSEADDR = 2,
+  SO_TYPE = 3,
+  SO_SNDBUF = 7,
+  SO_KEEPALIVE = 9,
+  SO_PEERCRED = 17,
+  SO_ACCEPTCONN = 30;
 /** Options of IPPROTO_TCP and IPPROTO_IPV6. */
 export const TCP_NODELAY = 1,
   TCP_KEEPIDLE = 4,
@@ -76,3 +86,7 @@ export const O_RDONLY = 0, O_CLOEXEC = 0o2000000;
 export const LOCK_EX = 2, LOCK_NB = 4;
 /** Flags of eventfd. */
 export const EFD_NONBLOCK = 0o4000, EFD_CLOEXEC = 0o2000000;
+/** Names of sysconf, and clocks. */
+export const SC_NPROCESSORS_ONLN = 84, CLOCK_MONOTONIC = 1;
+/** Flags and operations of epoll. */
+export const EPOLL_CLOEXEC = 0o2000000, EPOLL_CTL_ADD = 1, EPOLL_CTL_DEL = 2, EPOLL_CTL_MOD = 3;

@@ -9,6 +9,7 @@
 import type { Log } from "../block/context.ts";
 import { BufferPool } from "../block/pool.ts";
 import { adoptDescriptor, socketPair } from "../driver/socket_pair.ts";
+import { threadLog } from "../driver/thread_log.ts";
 import { postAndWake, WakeCounter } from "../driver/wake.ts";
 import { closeEvent, openEvent } from "../sys/poll.ts";
 import { closeDescriptor, openSocketPair } from "../sys/socket.ts";
@@ -308,7 +309,7 @@ class ServiceThread {
 
   #mounts({ fuseFds, domains }: Start, peers: Peers): XenbusMount[] {
     const pool = new BufferPool();
-    const log = this.#log();
+    const log = threadLog((level, text) => this.#tell({ kind: "log", level, text }));
     const ownership = { time: Math.floor(Date.now() / 1000), uid: Deno.uid() ?? 0, gid: 0 };
     // Whoever opens it is looked at; the mode only spares strangers the way.
     const permissions = domains.size === 0 ? 0o600 : 0o666;
@@ -316,18 +317,6 @@ class ServiceThread {
     return fuseFds.map((fd) =>
       new XenbusMount({ fd, permissions, ownership, peers, pool, log, onSettled })
     );
-  }
-
-  #log(): Log {
-    const tell = (level: keyof Log) => (text: string): void =>
-      this.#tell({ kind: "log", level, text });
-    return {
-      error: (text, cause) =>
-        tell("error")(cause instanceof Error ? `${text}: ${cause.stack ?? cause.message}` : text),
-      warn: tell("warn"),
-      info: tell("info"),
-      debug: tell("debug"),
-    };
   }
 
   #events(heard: Int32Array<SharedArrayBuffer>): ServiceEvents {

@@ -6,17 +6,10 @@
  *
  * @module
  */
+import { RapidWait } from "../driver/rapid_wait.ts";
 import { FUSE_REQUEST_BYTES_MAX } from "../fuse/limits.ts";
 import { ProtocolError } from "../stream/frame.ts";
-import {
-  clearEvent,
-  POLL_ERROR,
-  POLL_HANGUP,
-  POLL_IN,
-  POLL_OUT,
-  PollSet,
-  yieldProcessor,
-} from "../sys/poll.ts";
+import { clearEvent, POLL_ERROR, POLL_HANGUP, POLL_IN, POLL_OUT, PollSet } from "../sys/poll.ts";
 import {
   accept,
   closeDescriptor,
@@ -77,8 +70,6 @@ class Connection {
     send(this.fd, bytes, length);
 }
 
-/** With one processor whoever looks keeps away whom it waits for. */
-const SPIN_MS = navigator.hardwareConcurrency > 1 ? SERVICE_SPIN_US / 1000 : 0;
 /** poll(2) does not look at it. */
 const NO_DESCRIPTOR = -1;
 /** Errors of accept that mean the process or the system has no room. */
@@ -99,12 +90,13 @@ export class SocketLoop {
   #pausedUntil_ms = 0;
   /** Promises of xenbus files wait for their turn. */
   #settled = false;
-  /** The last request came so soon that looking for it would have been better than sleeping. */
-  #rapid = false;
+  readonly #rapid: RapidWait;
 
   /** A loop that has read nothing yet. */
   constructor(options: SocketLoopOptions) {
     this.#options = options;
+    const wait = (timeout_ms: number): number => this.#poll.wait(timeout_ms);
+    this.#rapid = new RapidWait(wait, () => options.now_ms(), SERVICE_SPIN_US);
   }
 
   /** Takes a connected descriptor in, which is then closed here, as domain 0 and under number 0. */
@@ -150,19 +142,7 @@ export class SocketLoop {
 
   /** Waits until something can be done; 0 if nothing can be after all. */
   #wait(): number {
-    const { now_ms } = this.#options;
-    const begun_ms = now_ms();
-    if (this.#rapid) {
-      do {
-        const ready = this.#poll.wait(0);
-        if (ready !== 0) return ready;
-        yieldProcessor();
-      } while (now_ms() - begun_ms < SPIN_MS);
-      this.#rapid = false;
-    }
-    const ready = this.#poll.wait(this.#accepting ? -1 : SERVICE_RETRY_MS);
-    if (SPIN_MS > 0) this.#rapid = now_ms() - begun_ms < 2 * SPIN_MS;
-    return ready;
+    return this.#rapid.wait(this.#accepting ? -1 : SERVICE_RETRY_MS);
   }
 
   /** Gives the reply to a CONTROL; nothing if its connection has gone. */

@@ -1,6 +1,6 @@
 /** Tests of the buffer pool. @module */
 import assert from "node:assert/strict";
-import { BufferPool } from "../../lib/block/pool.ts";
+import { BufferPool, poolMemory, sharedPoolFigures, sumOfPools } from "../../lib/block/pool.ts";
 
 Deno.test("BufferPool.take() gives exactly the length asked for", () => {
   const pool = new BufferPool();
@@ -73,4 +73,17 @@ Deno.test("BufferPool.scarce and awaitPlenty() tell when too much is out, and wh
   assert.deepEqual(calls, ["scarce: false"]);
   first.release();
   assert.deepEqual(calls, ["scarce: false"]);
+});
+
+Deno.test("sharedPoolFigures() and sumOfPools() tell what pools of several threads hold", () => {
+  const memory = poolMemory();
+  const pool = new BufferPool({ memory, plentyBytesMax: 10_000 }), other = new BufferPool();
+  const seen = sharedPoolFigures(memory);
+  const one = pool.take(4096), two = pool.take(8192), three = other.take(1024);
+  assert.deepEqual([seen.takenCount, seen.takenBytes, seen.scarce], [2, 12_288, true]);
+  const { takenCount, takenBytes, keptBytes, scarce } = sumOfPools([seen, other]);
+  assert.deepEqual([takenCount, takenBytes, keptBytes, scarce], [3, 13_312, 0, true]);
+  for (const buffer of [one, two, three]) buffer.release();
+  assert.deepEqual([seen.takenCount, seen.takenBytes, seen.keptBytes], [0, 0, 12_288]);
+  assert.equal(sumOfPools([seen, other]).scarce, false);
 });

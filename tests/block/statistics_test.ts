@@ -1,6 +1,6 @@
 /** Tests of counters and histograms. @module */
 import assert from "node:assert/strict";
-import { Histogram, Statistics } from "../../lib/block/statistics.ts";
+import { Histogram, Statistics, statisticsMemory } from "../../lib/block/statistics.ts";
 
 Deno.test("Histogram.percentileUs() is at most 12.5 % above the true value", () => {
   const histogram = new Histogram();
@@ -45,4 +45,17 @@ Deno.test("Statistics.snapshot() separates errors from bytes", () => {
   assert.equal(read.latencyMaxUs, 30);
   assert.equal(write.count, 0);
   assert.equal(statistics.errors, 1);
+});
+
+Deno.test("Statistics over shared memory are seen through every view of it, each operation apart", () => {
+  const memory = statisticsMemory();
+  const counted = new Statistics(memory), seen = new Statistics(memory);
+  counted.inFlight = 3;
+  counted.extents.record(0, 5, true);
+  for (let us = 1; us <= 1_000; us += 1) counted.write.record(512, us, false);
+  assert.equal(seen.inFlight, 3);
+  assert.deepEqual(seen.snapshot(), counted.snapshot());
+  assert.deepEqual([seen.write.latency.count, seen.write.bytes, seen.errors], [1_000, 512_000, 1]);
+  assert.deepEqual([...seen.write.latency.buckets()], [...counted.write.latency.buckets()]);
+  assert.equal(seen.zero.latency.count + seen.read.latency.count + seen.cache.latency.count, 0);
 });

@@ -222,6 +222,7 @@ Deno.test("dmu ls lists targets in at most 80 columns, with errors below", () =>
       filters: [],
       size: 2 ** 26,
       readOnly: false,
+      driver: null,
       description: "",
       endpoints: [],
       uris: ["nbd+unix:///d?socket=/s"],

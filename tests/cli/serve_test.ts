@@ -50,7 +50,7 @@ Deno.test("dmu serve --json prints one ready line with endpoints and targets", a
     "--default",
     "b",
   ];
-  const { io, ready, stop } = await serve([...args, "--json"]);
+  const { io, ready, stop } = await serve([...args, "--driver", "auto", "--json"]);
   assert.equal(io.stdout, `${ready}\n`);
   assert.deepEqual(JSON.parse(ready), {
     ready: true,
@@ -66,6 +66,7 @@ Deno.test("dmu serve --json prints one ready line with endpoints and targets", a
         spec: "memory:1M",
         size: 2 ** 20,
         readOnly: false,
+        driver: "blocking",
         uris: [`nbd+unix:///a?socket=${socket}`],
       },
       {
@@ -73,6 +74,7 @@ Deno.test("dmu serve --json prints one ready line with endpoints and targets", a
         spec: "pattern:2M",
         size: 2 ** 21,
         readOnly: true,
+        driver: "blocking",
         uris: [`nbd+unix:///b?socket=${socket}`],
       },
     ],

@@ -104,7 +104,7 @@ Deno.test("startDaemon() refuses writes to a read-only target whatever its stora
     const target = daemon.targets.get("ro");
     assert.ok(target !== undefined);
     const write = makeRequest("write", 0, 1, { data: new Uint8Array(1) });
-    assert.throws(() => target.device.submit(write), { errno: "EROFS" });
+    await assert.rejects(async () => await target.device.submit(write), { errno: "EROFS" });
   });
 });
 

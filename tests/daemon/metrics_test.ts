@@ -10,6 +10,7 @@ import net from "node:net";
 import { defaultRegistry } from "../../backends/mod.ts";
 import { memory } from "../../backends/memory.ts";
 import { Device } from "../../lib/block/device.ts";
+import type { TargetDevice } from "../../lib/daemon/target.ts";
 import { BufferPool } from "../../lib/block/pool.ts";
 import { makeRequest } from "../../lib/block/request.ts";
 import { parseSpec } from "../../lib/block/spec.ts";
@@ -134,7 +135,7 @@ async function withDaemon(fn: (running: Running) => Promise<void>): Promise<void
   });
 }
 
-function deviceOf(daemon: Daemon, name = "d"): Device {
+function deviceOf(daemon: Daemon, name = "d"): TargetDevice {
   const device = daemon.targets.get(name)?.device;
   assert.ok(device !== undefined);
   return device;

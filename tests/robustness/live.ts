@@ -129,12 +129,11 @@ export async function withLive(
     const before = openDescriptors();
     const daemon = await startDaemon(config, { registry, log, limits });
     try {
-      const pool = daemon.targets.get(GOOD_TARGET)?.device.pool;
-      assert.ok(pool !== undefined);
-      const live: Live = { daemon, log, path, takenBytes: () => pool.takenBytes };
+      const takenBytes = (): number => daemon.buffers.takenBytes;
+      const live: Live = { daemon, log, path, takenBytes };
       await attack(live);
       await until("all connections are over", () => daemon.connectionCount === 0);
-      assert.equal(pool.takenBytes, 0, "buffers are still out");
+      assert.equal(takenBytes(), 0, "buffers are still out");
     } finally {
       await daemon.stop();
     }

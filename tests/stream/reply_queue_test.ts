@@ -156,3 +156,34 @@ Deno.test("ReplyQueue loses no byte and no buffer in any order of calls", () => 
     { seed: 5, numRuns: 400 },
   );
 });
+
+Deno.test("ReplyQueue open() makes room that is sent, given back or filled later", () => {
+  const pool = new BufferPool({ poison: true });
+  const queue = new ReplyQueue(pool);
+  const fill = (length: number, byte: number): void => {
+    const room = queue.open(length);
+    room.fill(byte, queue.openStart, queue.openStart + length);
+  };
+  fill(3, 1);
+  queue.commit();
+  fill(2, 9);
+  queue.drop();
+  assert.equal(queue.unsentBytes, 3);
+  fill(2, 2);
+  const late = queue.keep();
+  assert.equal(queue.pendingCount, 1);
+  fill(1, 3);
+  queue.commit();
+  const first = queue.takeOutput(), second = queue.takeOutput();
+  assert.deepEqual([first?.bytes.join(), second?.bytes.join()], ["1,1,1", "3"]);
+  late.bytes.fill(4);
+  late.done();
+  const third = queue.takeOutput();
+  assert.equal(third?.bytes.join(), "4,4");
+  for (const output of [first, second, third]) output?.release();
+  assert.deepEqual([queue.unsentBytes, pool.takenCount], [0, 0]);
+  queue.open(5);
+  queue.drop();
+  assert.deepEqual([queue.unsentBytes, pool.takenCount], [0, 0]);
+  assert.throws(() => queue.commit(), /none was opened/);
+});

@@ -230,3 +230,19 @@ Deno.test("FrameSplitter push() throws when the chunk before is not used up", ()
   assert.ok(splitter.next());
   assert.throws(() => splitter.push(new Uint8Array(1)), /not used up/);
 });
+
+Deno.test("FrameSplitter detach() keeps what it needs when the chunk's memory is used again", () => {
+  const pool = new BufferPool();
+  const splitter = new FrameSplitter(LENGTH_FORMAT, pool);
+  const frames = [frameOf(new Uint8Array([1, 2])), frameOf(new Uint8Array([3]))];
+  const chunk = concat(frames);
+  splitter.push(chunk);
+  assert.equal(splitter.next(), true);
+  splitter.detach();
+  chunk.fill(255);
+  assert.equal(splitter.next(), true);
+  assert.deepEqual(splitter.bytes.subarray(splitter.start, splitter.end), frames[1]);
+  assert.equal(splitter.next(), false);
+  splitter.detach();
+  assert.equal(splitter.pending, 0);
+});

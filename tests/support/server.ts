@@ -15,6 +15,18 @@ const STOP_MS_MAX = 30_000;
 /** The command line under test. */
 const MAIN = new URL("../../cli/main.ts", import.meta.url);
 
+/**
+ * The driver that servers get: DMU_DRIVER is "streams" or "blocking", which means a thread for each target
+ * that can have one. Theirs if it is not set.
+ */
+const DRIVER = driverArguments(Deno.env.get("DMU_DRIVER") ?? "");
+
+function driverArguments(driver: string): readonly string[] {
+  if (driver === "") return [];
+  assert.ok(driver === "streams" || driver === "blocking", `DMU_DRIVER is "${driver}"`);
+  return ["--driver", driver === "blocking" ? "auto" : driver];
+}
+
 /** A server that runs. */
 export interface DmuServer extends AsyncDisposable {
   readonly pid: number;
@@ -82,7 +94,8 @@ export async function startDmu(
   args: readonly string[],
   options: StartOptions = {},
 ): Promise<DmuServer> {
-  const { wrapper = [], program = [...scriptProgram(MAIN), "serve", "--json"] } = options;
+  const { wrapper = [], program = [...scriptProgram(MAIN), "serve", "--json", ...DRIVER] } =
+    options;
   const [path = "", ...rest] = [...wrapper, ...program, ...args];
   const child = new Deno.Command(path, {
     args: rest,

@@ -3,14 +3,14 @@
  *
  * @module
  */
-import type { Device } from "../../block/device.ts";
 import { OPERATIONS } from "../../block/request.ts";
+import type { TargetDevice } from "../target.ts";
 import type { Nodes } from "./nodes.ts";
 
 const IN_FLIGHT = "statistics/in-flight";
 
 /** Differs whenever a statistic of the device has changed. Cheap. */
-export function countsOf({ statistics, inFlight }: Device): string {
+export function countsOf({ statistics, inFlight }: TargetDevice): string {
   return `${OPERATIONS.map((each) => statistics[each].latency.count).join()};${inFlight}`;
 }
 
@@ -18,7 +18,7 @@ export function countsOf({ statistics, inFlight }: Device): string {
  * The nodes now; for operations that nobody has used since `before`, those of before. Without a device:
  * those of before, at least the mark that the daemon shows this target.
  */
-export function statisticsNodes(device: Device | null, before: Nodes): Nodes {
+export function statisticsNodes(device: TargetDevice | null, before: Nodes): Nodes {
   const nodes = new Map(before);
   if (device === null) {
     if (!nodes.has(IN_FLIGHT)) nodes.set(IN_FLIGHT, "0");

@@ -28,7 +28,16 @@ export interface LastingWish {
 }
 
 /** Nodes of a wish, and of what is shown, that hold one value. */
-const SINGLE = ["backend", "size", "read-only", "description", "ephemeral", "onexit", "error"];
+const SINGLE = [
+  "backend",
+  "size",
+  "read-only",
+  "description",
+  "ephemeral",
+  "onexit",
+  "error",
+  "driver",
+];
 /** Those that hold a list. */
 export const TARGET_LISTS: readonly string[] = ["filters", "endpoints", "uris"];
 /** Most entries of the lists of a wish. */
@@ -141,6 +150,7 @@ export function shownNodes(
   if (size !== undefined) nodes.set("size", String(size));
   const readOnly = target?.device.features.readOnly === true || wish.readOnly;
   nodes.set("read-only", readOnly ? "1" : "0");
+  if (target !== null) nodes.set("driver", target.driver);
   nodes.set("description", wish.description);
   (wish.endpoints ?? []).forEach((endpoint, index) =>
     nodes.set(`endpoints/${index}`, formatEndpoint(endpoint))

@@ -1,0 +1,422 @@
+/**
+ * The blocking driver: runs byte sessions over raw descriptors on a thread that blocks until there is
+ * something to do. It reads large, into the same memory for all connections; what has arrived is served,
+ * and answered, before anything else is waited for. It leaves for the thread's event loop when the eventfd
+ * in its set is signalled (see wake.ts).
+ *
+ * Nobody can hold up others: of each connection only so much is read and sent in a turn, sends do not wait,
+ * and whoever does not take what is sent is not read from, and is disconnected after a while.
+ *
+ * @module
+ */
+import type { BlockingSession, OutputBuffer } from "../stream/session.ts";
+import { EpollSet } from "../sys/epoll.ts";
+import { clearEvent, POLL_ERROR, POLL_HANGUP, POLL_IN, POLL_OUT } from "../sys/poll.ts";
+import { closeDescriptor, receive, send, shutdown, WOULD_BLOCK } from "../sys/socket.ts";
+import {
+  LINGER_MS_MAX,
+  SCARCE_STALL_LOOKS,
+  SEND_STALL_LOOKS,
+  SEND_STALL_MS_MAX,
+  SPIN_REQUESTS_MAX,
+  SPIN_US,
+  TURN_EVENTS_MAX,
+  TURN_OUTPUTS_MAX,
+  TURN_READ_BYTES,
+  TURN_SEND_BYTES,
+} from "./limits.ts";
+import { RapidWait } from "./rapid_wait.ts";
+
+/** Settings of a loop. */
+export interface SessionLoopOptions {
+  /** The eventfd that makes `run` return. */
+  readonly wakeFd: number;
+  /** The time, from any beginning; it is asked for it whenever a connection has its turn. */
+  now_ms(): number;
+  /** Work is under way that only the event loop can end: `run` returns. */
+  waits(): boolean;
+  /** Memory is scarce. */
+  scarce(): boolean;
+  /** Time in ms between two looks at who holds memory while it is scarce. */
+  readonly scarceSweep_ms: number;
+  /** Bytes of an unfinished request that do not matter then. */
+  readonly scarcePartialBytes: number;
+  /** How long a peer may leave what is sent to it untouched, in ms; SEND_STALL_MS_MAX if not told. */
+  readonly sendStall_ms?: number;
+  /** SPIN_US, in µs. */
+  readonly spin_us?: number;
+  /** A connection is over: its descriptor is closed, nothing of it is in flight. `cause` is null if all went well. */
+  ended(id: number, cause: Error | null): void;
+}
+
+/** "open": it is served; "ending": its session has ended; "lingering": the peer is to close first. */
+type Phase = "open" | "ending" | "lingering" | "over";
+
+class Connection {
+  readonly id: number;
+  readonly fd: number;
+  readonly session: BlockingSession;
+  phase: Phase = "open";
+  /** What is waited for. */
+  interest = POLL_IN;
+  inputEnded = false;
+  /** An output that was not sent whole, from `sent` on. */
+  output: OutputBuffer<ArrayBuffer> | null = null;
+  sent = 0;
+  /** It is in the list of those that have something to do. */
+  queued = false;
+  /** When it was blocked, or last took something; when it began to linger. */
+  since_ms = 0;
+  /** `receivedBytes` of its session when memory was looked at last. */
+  seenBytes = 0;
+  cause: Error | null = null;
+
+  constructor(id: number, fd: number, session: BlockingSession) {
+    this.id = id;
+    this.fd = fd;
+    this.session = session;
+  }
+}
+
+/** No connection has this number. */
+const WAKE_TAG = -1;
+
+function asError(cause: unknown): Error {
+  return cause instanceof Error ? cause : new Error(String(cause));
+}
+
+/** See the top of the file. */
+export class SessionLoop {
+  readonly #options: SessionLoopOptions;
+  readonly #epoll = new EpollSet(TURN_EVENTS_MAX);
+  readonly #rapid: RapidWait;
+  #into = new Uint8Array(TURN_READ_BYTES);
+  readonly #connections = new Map<number, Connection>();
+  #queue: Connection[] = [];
+  /** Those that block or linger, and when the first of them may have done so for too long. */
+  readonly #timed = new Set<Connection>();
+  #lookAt_ms = Infinity;
+  #sweepAt_ms = Infinity;
+  readonly #stall_ms: number;
+  /** Requests that came in this turn. */
+  #requests = 0;
+
+  /** A loop without connections. */
+  constructor(options: SessionLoopOptions) {
+    this.#options = options;
+    this.#stall_ms = options.sendStall_ms ?? SEND_STALL_MS_MAX;
+    this.#rapid = new RapidWait(
+      (timeout_ms) => this.#epoll.wait(timeout_ms),
+      () => options.now_ms(),
+      options.spin_us ?? SPIN_US,
+    );
+    this.#epoll.add(options.wakeFd, POLL_IN, WAKE_TAG);
+  }
+
+  /** Connections that are not over. */
+  get count(): number {
+    return this.#connections.size;
+  }
+
+  /** The descriptor that it waits with, for whoever cleans up after a thread that has died. */
+  get fd(): number {
+    return this.#epoll.fd;
+  }
+
+  /**
+   * Takes over a connected, non-blocking socket and serves it under a number of its own, from 0. If it
+   * throws the descriptor is still the caller's, and the session was not begun.
+   */
+  add(id: number, fd: number, session: BlockingSession): void {
+    const connection = new Connection(id, fd, session);
+    this.#epoll.add(fd, POLL_IN, id);
+    this.#connections.set(id, connection);
+    session.onWake = (): void => this.#enqueue(connection);
+    // What came behind its handshake is served now.
+    this.#enqueue(connection);
+  }
+
+  /** Ends a connection in good order, if it is there: see BlockingSession.stop. */
+  stop(id: number): void {
+    this.#connections.get(id)?.session.stop();
+  }
+
+  /** Ends a connection at once, if it is there. */
+  cut(id: number, cause: Error): void {
+    const connection = this.#connections.get(id);
+    if (connection !== undefined) this.#end(connection, cause);
+  }
+
+  /** Ends all connections at once; work in flight is left to finish. The eventfd stays open. */
+  close(cause: Error): void {
+    for (const connection of [...this.#connections.values()]) this.#end(connection, cause);
+    this.#epoll.close();
+  }
+
+  /** Serves until the eventfd is signalled; gives how often it was, 0 if it returns because of `waits`. */
+  run(): number {
+    const { waits } = this.#options;
+    for (;;) {
+      this.#runQueue();
+      if (waits()) return 0;
+      const few = this.#requests <= SPIN_REQUESTS_MAX;
+      this.#requests = 0;
+      const signals = this.#serve(this.#rapid.wait(this.#patience_ms(), few));
+      if (signals > 0) return signals;
+    }
+  }
+
+  /**
+   * Serves what there is now, for a thread whose event loop has work of its own under way; gives how often
+   * the eventfd was signalled.
+   */
+  turn(): number {
+    this.#runQueue();
+    this.#planSweep();
+    return this.#serve(this.#epoll.wait(0));
+  }
+
+  /** Serves those that the last wait has found. */
+  #serve(ready: number): number {
+    if (this.#lookAt_ms !== Infinity || this.#sweepAt_ms !== Infinity) this.#lookAtTime();
+    let woken = false;
+    for (let at = 0; at < ready; at++) {
+      const tag = this.#epoll.tag(at);
+      if (tag === WAKE_TAG) {
+        woken = true;
+        continue;
+      }
+      const connection = this.#connections.get(tag);
+      if (connection !== undefined) this.#step(connection, this.#epoll.events(at));
+    }
+    return woken ? clearEvent(this.#options.wakeFd) : 0;
+  }
+
+  /** How long there is nothing to do by itself. */
+  #patience_ms(): number {
+    if (this.#queue.length > 0) return 0;
+    this.#planSweep();
+    const until_ms = Math.min(this.#lookAt_ms, this.#sweepAt_ms);
+    if (until_ms === Infinity) return -1;
+    return Math.max(0, Math.ceil(until_ms - this.#options.now_ms()));
+  }
+
+  /** While memory is scarce it is looked at now and then who holds it. */
+  #planSweep(): void {
+    const { now_ms, scarce, scarceSweep_ms } = this.#options;
+    if (!scarce()) this.#sweepAt_ms = Infinity;
+    else if (this.#sweepAt_ms === Infinity) this.#sweepAt_ms = now_ms() + scarceSweep_ms;
+  }
+
+  #step(connection: Connection, events: number): void {
+    if (connection.phase !== "open") {
+      if (connection.phase === "lingering") this.#linger(connection, events);
+      return;
+    }
+    const { session, fd } = connection;
+    this.#options.now_ms();
+    try {
+      if ((events & POLL_IN) !== 0 && session.ready && !connection.inputEnded) {
+        const into = this.#into;
+        const count = receive(fd, into);
+        if (count === 0) connection.inputEnded = true;
+        else if (count !== WOULD_BLOCK) {
+          const before = session.requestCount;
+          session.receive(into.subarray(0, count));
+          this.#requests += session.requestCount - before;
+          if (!session.releaseInput()) this.#into = new Uint8Array(TURN_READ_BYTES);
+        }
+      } else if ((events & (POLL_ERROR | POLL_HANGUP)) !== 0 && connection.output === null) {
+        return this.#end(connection, new Error("the client went away"));
+      }
+    } catch (error) {
+      return this.#end(connection, asError(error));
+    }
+    this.#flush(connection);
+  }
+
+  /** Serves those whose turn came through others or by time, each once. */
+  #runQueue(): void {
+    if (this.#queue.length === 0) return;
+    const queue = this.#queue;
+    this.#queue = [];
+    for (const connection of queue) {
+      connection.queued = false;
+      this.#options.now_ms();
+      this.#flush(connection);
+    }
+  }
+
+  #enqueue(connection: Connection): void {
+    if (connection.queued || connection.phase === "over") return;
+    connection.queued = true;
+    this.#queue.push(connection);
+  }
+
+  /** Sends what there is, as far as this turn and the socket go, and ends what is at its end. */
+  #flush(connection: Connection): void {
+    if (connection.phase === "ending") this.#endWhenDone(connection);
+    if (connection.phase !== "open") return;
+    const { session } = connection;
+    try {
+      if (!this.#sendAll(connection)) return;
+    } catch (error) {
+      return this.#end(connection, asError(error));
+    }
+    if (connection.output === null && (session.finished || connection.inputEnded)) {
+      return this.#end(connection, session.failure);
+    }
+    const reads = session.ready && !connection.inputEnded;
+    const blocked = connection.output !== null;
+    const interest = (reads ? POLL_IN : 0) | (blocked ? POLL_OUT : 0);
+    if (interest === connection.interest) return;
+    connection.interest = interest;
+    this.#epoll.change(connection.fd, interest, connection.id);
+  }
+
+  /** False if there may be more to send, and others have their turn first. */
+  #sendAll(connection: Connection): boolean {
+    const { session, fd } = connection;
+    let bytesLeft = TURN_SEND_BYTES;
+    for (let outputs = 0;; outputs++) {
+      const resumed = connection.output !== null;
+      const output = connection.output ?? session.takeOutput();
+      if (output === null) return true;
+      if (bytesLeft <= 0 || outputs === TURN_OUTPUTS_MAX) {
+        connection.output = output;
+        this.#enqueue(connection);
+        return false;
+      }
+      connection.output = output;
+      const { bytes } = output;
+      const rest = connection.sent === 0 ? bytes : bytes.subarray(connection.sent);
+      const count = send(fd, rest);
+      if (count === rest.length) {
+        this.#releaseOutput(connection);
+        if (resumed) this.#timed.delete(connection);
+      } else {
+        if (count > 0) connection.sent += count;
+        if (count > 0 || !this.#timed.has(connection)) this.#watch(connection);
+        return true;
+      }
+      bytesLeft -= count;
+    }
+  }
+
+  #releaseOutput(connection: Connection): void {
+    const { output } = connection;
+    connection.output = null;
+    connection.sent = 0;
+    output?.release();
+  }
+
+  /** No more is read or sent: ends the session, and the connection when nothing of it is in flight. */
+  #end(connection: Connection, cause: Error | null): void {
+    if (connection.phase === "over") return;
+    if (connection.phase === "lingering") return this.#over(connection);
+    if (connection.phase === "ending") return;
+    connection.phase = "ending";
+    connection.cause = cause;
+    const { session } = connection;
+    this.#timed.delete(connection);
+    this.#releaseOutput(connection);
+    session.end(cause ?? undefined);
+    this.#listenTo(connection, 0);
+    this.#endWhenDone(connection);
+  }
+
+  #endWhenDone(connection: Connection): void {
+    const { session, cause, inputEnded, fd } = connection;
+    if (!session.finished) return;
+    session.onWake = null;
+    if (cause !== null || inputEnded) return this.#over(connection);
+    // Closing with unread input would throw away bytes that are still under way to the peer.
+    try {
+      shutdown(fd, "write");
+    } catch {
+      return this.#over(connection);
+    }
+    connection.phase = "lingering";
+    this.#listenTo(connection, POLL_IN);
+    this.#watch(connection);
+  }
+
+  #listenTo(connection: Connection, interest: number): void {
+    if (connection.interest === interest) return;
+    connection.interest = interest;
+    this.#epoll.change(connection.fd, interest, connection.id);
+  }
+
+  #linger(connection: Connection, events: number): void {
+    try {
+      if ((events & POLL_IN) !== 0) {
+        const count = receive(connection.fd, this.#into);
+        if (count > 0 || count === WOULD_BLOCK) return;
+      }
+    } catch {
+      // It is gone, which is what was waited for.
+    }
+    this.#over(connection);
+  }
+
+  #over(connection: Connection): void {
+    connection.phase = "over";
+    this.#timed.delete(connection);
+    this.#connections.delete(connection.id);
+    this.#epoll.remove(connection.fd);
+    closeDescriptor(connection.fd);
+    this.#options.ended(connection.id, connection.cause);
+  }
+
+  /** Begins to measure for how long it blocks or lingers. */
+  #watch(connection: Connection): void {
+    const now_ms = this.#options.now_ms();
+    connection.since_ms = now_ms;
+    this.#timed.add(connection);
+    this.#lookAt_ms = Math.min(this.#lookAt_ms, now_ms + this.#limitOf(connection));
+  }
+
+  #limitOf(connection: Connection): number {
+    if (connection.phase === "lingering") return LINGER_MS_MAX;
+    return this.#options.scarce()
+      ? this.#stall_ms * SCARCE_STALL_LOOKS / SEND_STALL_LOOKS
+      : this.#stall_ms;
+  }
+
+  /** Ends what has taken too long. */
+  #lookAtTime(): void {
+    const now_ms = this.#options.now_ms();
+    const sweeps = now_ms >= this.#sweepAt_ms;
+    if (sweeps) this.#sweep(now_ms);
+    if (!sweeps && now_ms < this.#lookAt_ms) return;
+    this.#lookAt_ms = Infinity;
+    for (const connection of [...this.#timed]) {
+      const end_ms = connection.since_ms + this.#limitOf(connection);
+      if (now_ms < end_ms) this.#lookAt_ms = Math.min(this.#lookAt_ms, end_ms);
+      else if (connection.phase === "lingering") this.#over(connection);
+      else {
+        const idle_ms = Math.round(now_ms - connection.since_ms);
+        const reason = `the peer has taken nothing of what was sent for ${idle_ms} ms`;
+        this.#end(connection, new Error(`Cannot use the connection: ${reason}`));
+      }
+    }
+  }
+
+  /**
+   * While memory is scarce: cuts off who has sent a part of a request and then nothing more. Else any
+   * silence is a client's right.
+   */
+  #sweep(now_ms: number): void {
+    const { scarceSweep_ms, scarcePartialBytes } = this.#options;
+    this.#sweepAt_ms = now_ms + scarceSweep_ms;
+    for (const connection of [...this.#connections.values()]) {
+      const { session, seenBytes, phase } = connection;
+      if (phase !== "open") continue;
+      connection.seenBytes = session.receivedBytes;
+      if (session.receivedBytes !== seenBytes || !session.ready) continue;
+      if (session.pendingBytes <= scarcePartialBytes) continue;
+      const reason = "it has stopped in the middle of a request while memory is scarce";
+      this.#end(connection, new Error(reason));
+    }
+  }
+}
