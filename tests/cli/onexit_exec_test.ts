@@ -233,8 +233,6 @@ Deno.test("dmu onexit rm takes an action back, and --fire does it at once", () =
       const added = await dmu({}, "onexit", "add", holder.minor, "remove", name);
       assert.match(added.stdout, /^\d+\n$/, added.stderr);
     }
-    const shown = `/dmu/file/${holder.minor}/onexit`;
-    await untilValue(client.store, `${shown}/3`, (value) => value === "remove c");
     const { stdout } = await dmu({}, "onexit", "ls", holder.minor, "--json");
     const actions: { handle: number; action: string }[] = JSON.parse(stdout).actions;
     assert.deepEqual(actions.map(({ action }) => action), ["remove a", "remove b", "remove c"]);

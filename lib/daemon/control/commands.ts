@@ -35,6 +35,8 @@ export interface DaemonFacts {
 export interface CommandSurroundings extends ActionSurroundings {
   readonly files: OpenFileTable;
   readonly facts: () => DaemonFacts;
+  /** Resolves when the tree shows open files as they are. */
+  readonly filesShown: () => Promise<void>;
 }
 
 type Reply = Readonly<Record<string, unknown>>;
@@ -77,7 +79,10 @@ export async function answerCommand(
 ): Promise<string> {
   let reply: Reply;
   try {
-    reply = { ok: true, ...await run(parse(words), own, surroundings) };
+    const request = parse(words);
+    reply = { ok: true, ...await run(request, own, surroundings) };
+    // Whoever has changed something finds it in the tree.
+    if (request.verb !== "self" && request.verb !== "info") await surroundings.filesShown();
   } catch (error) {
     reply = failure(error);
   }

@@ -44,6 +44,9 @@ export class FileTree {
   readonly #stop = new AbortController();
   readonly #unobserve: () => void;
   #running: Promise<void> | null = null;
+  /** Those who wait until what has changed so far is shown, and what ends the delay for them. */
+  #waiting: (() => void)[] = [];
+  #hurry = new AbortController();
 
   /** Shows all there are, and each change from now on. */
   constructor(options: FileTreeOptions) {
@@ -68,6 +71,15 @@ export class FileTree {
       this.#suspects.delete(name);
       await this.#check(name);
     }
+  }
+
+  /** Resolves when all that has changed so far is shown, without the usual delay. Never rejects. */
+  async caughtUp(): Promise<void> {
+    if (this.#running === null || this.#stop.signal.aborted) return;
+    await new Promise<void>((resolve) => {
+      this.#waiting.push(resolve);
+      this.#hurry.abort();
+    });
   }
 
   /** Shows nothing any more; resolves when nothing is being written. */
@@ -127,11 +139,19 @@ export class FileTree {
   async #run(): Promise<void> {
     const { clock, log } = this.#options;
     try {
-      while (this.#dirty.size > 0) {
-        await clock.sleep(FILES_MS, this.#stop.signal);
-        await this.#write();
+      while (this.#dirty.size > 0 || this.#waiting.length > 0) {
+        if (this.#waiting.length === 0) await this.#delay(clock);
+        const waiting = this.#waiting;
+        this.#waiting = [];
+        this.#hurry = new AbortController();
+        try {
+          await this.#write();
+        } finally {
+          for (const resolve of waiting) resolve();
+        }
       }
     } catch (error) {
+      for (const resolve of this.#waiting.splice(0)) resolve();
       if (!this.#stop.signal.aborted) {
         log.error("The control plane does not show open files any more", error);
         this.#unobserve();
@@ -139,6 +159,13 @@ export class FileTree {
       return;
     }
     this.#running = null;
+  }
+
+  /** Lets changes collect, unless somebody waits. Rejects when this is stopped. */
+  async #delay(clock: Clock): Promise<void> {
+    const signal = AbortSignal.any([this.#stop.signal, this.#hurry.signal]);
+    await clock.sleep(FILES_MS, signal).catch(() => {});
+    this.#stop.signal.throwIfAborted();
   }
 
   async #write(): Promise<void> {

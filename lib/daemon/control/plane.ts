@@ -15,7 +15,7 @@ import type {
   XenstoreService,
   XenstoreServiceOptions,
 } from "../../xenstore/service.ts";
-import type { Targets } from "../targets.ts";
+import type { ServedTarget, Targets } from "../targets.ts";
 import { answerCommand, type CommandSurroundings, type DaemonFacts } from "./commands.ts";
 import { FileTree } from "./file_tree.ts";
 import { Keeper, wishError } from "./keeper.ts";
@@ -125,11 +125,17 @@ export class ControlPlane {
       await tree.announce(served.wish.name, shownNodes(served, termsOf(served.wish.name)));
       await tree.show(served);
     }
-    targets.showTo((served) => tree.show(served));
+    targets.showTo((served) => this.#show(tree, served));
     await this.#restore(tree);
     this.#reconciler = new Reconciler({ client, targets, tree, keeper: this.#keeper, log });
     await this.#reconciler.start();
     this.#looking = this.#lookAgainAndAgain(tree, this.#fileTree);
+  }
+
+  /** Shows a target; whoever sees it connected finds what is to be done about it at its open file. */
+  async #show(tree: TargetTree, served: ServedTarget): Promise<void> {
+    if (this.#keeper.termsOf(served.wish.name).onexit !== null) await this.#fileTree?.caughtUp();
+    await tree.show(served);
   }
 
   /** Opens the targets that were kept; one that cannot be opened is shown as such and stays kept. */
@@ -186,7 +192,11 @@ export class ControlPlane {
 
   async #command(id: number, words: readonly string[]): Promise<string> {
     const file = this.#peers.get(id) ?? null;
-    const surroundings: CommandSurroundings = { ...this.#options, keeper: this.#keeper };
+    const surroundings: CommandSurroundings = {
+      ...this.#options,
+      keeper: this.#keeper,
+      filesShown: async () => await this.#fileTree?.caughtUp(),
+    };
     // A connection whose access was taken away steers nothing any more.
     if (file !== null && !file.enter()) {
       return JSON.stringify({
