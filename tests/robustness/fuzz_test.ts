@@ -24,9 +24,8 @@ const TARGETS = { disk: "memory:1M", later: "later:1M", file: "file:DIR/disk?siz
 const DEPTH = 12;
 const ATTACK_MS_MAX = 40_000;
 /**
- * What the storage has to see of 1500 attacks. Counted there, since how many of the replies attackers
- * take in before they hang up, or before they are cut off, is chance: 0.25 to 2.1 MB were seen, of
- * 6.6 to 7 MB in about 1000 requests.
+ * What the storage has to see of 1500 attacks, besides what attackers see of the replies: that is partly
+ * chance, since they hang up or are cut off. 6.6 to 7 MB were read in about 1000 requests.
  */
 const REQUESTS_MIN = 900;
 const READ_BYTES_MIN = 5_000_000;
@@ -39,7 +38,7 @@ Deno.test("a daemon survives whatever comes, and serves others meanwhile", async
     const attacks = attack(path, { seed: 1, count: 1500, depth: DEPTH });
     const toll = await bounded("1500 attacks", ATTACK_MS_MAX, good.during(attacks));
     assert.equal(toll.attacks, 1500);
-    assert.ok(toll.answered > 0 && toll.cutOff > 10, JSON.stringify(toll));
+    assert.ok(toll.answered > 300_000 && toll.cutOff > 10, JSON.stringify(toll));
     assert.ok(good.verified > 20 && good.slowest_ms < HARM_MS_MAX, `${good.slowest_ms} ms`);
     await until("attackers are gone", () => daemon.connectionCount === 1);
     await until("their buffers are back", () => takenBytes() === 0);
