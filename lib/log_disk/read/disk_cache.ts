@@ -3,7 +3,7 @@
  * never flushed, and what is damaged, torn or missing is a miss.
  *
  * The file, little-endian: a header of 4096 bytes (magic, slots, CRC-32), an index of 64 bytes a slot,
- * then the slots of LINE_BYTES_MAX bytes each. An entry of the index has CRCs of itself and of the bytes
+ * then the slots of LINE_BYTES bytes each. An entry of the index has CRCs of itself and of the bytes
  * in its slot, the id of the volume whose object it is, the object's sequence number, the number of the
  * line, and its length. Whatever order writes reach the medium in, an entry whose slot holds other
  * bytes than it says gives no hit. Objects never change, so a hit is never stale.
@@ -17,12 +17,12 @@ import { crc32 } from "node:zlib";
 import type { Log } from "../../block/context.ts";
 import { BlockError } from "../../block/errors.ts";
 import type { FileAccess, RawFile } from "../../sys/file_access.ts";
+import { LINE_BYTES } from "../limits.ts";
 import {
   DISK_CACHE_BYTES_MAX,
   DISK_CACHE_BYTES_MIN,
   DISK_CACHE_INDEX_READ_BYTES,
   DISK_CACHE_LINES_MAX,
-  LINE_BYTES_MAX,
 } from "./limits.ts";
 
 const MAGIC = "dmu line cache 1";
@@ -58,7 +58,7 @@ export interface DiskCacheOptions {
 }
 
 function slotsOf(bytes: number): number {
-  return Math.floor((bytes - HEADER_BYTES) / (LINE_BYTES_MAX + ENTRY_BYTES));
+  return Math.floor((bytes - HEADER_BYTES) / (LINE_BYTES + ENTRY_BYTES));
 }
 
 function header(slots: number): Uint8Array<ArrayBuffer> {
@@ -148,16 +148,16 @@ export class DiskCache {
     }
   }
 
-  /** Keeps a line, of at most LINE_BYTES_MAX bytes. What cannot be kept is not: there is no error. */
+  /** Keeps a line, of at most LINE_BYTES bytes. What cannot be kept is not: there is no error. */
   put(key: LineKey, bytes: Uint8Array<ArrayBuffer>): void {
     const { volume, seq, line } = key;
     if (this.#broken || line >= DISK_CACHE_LINES_MAX || seq > SEQ_MAX) return;
-    if (bytes.length === 0 || bytes.length > LINE_BYTES_MAX) return;
+    if (bytes.length === 0 || bytes.length > LINE_BYTES) return;
     if (this.#find(volume, seq, line) !== NO_SLOT) return;
     const slot = this.#free();
     this.#drop(slot);
     try {
-      this.#file.write(bytes, this.#dataAt + slot * LINE_BYTES_MAX);
+      this.#file.write(bytes, this.#dataAt + slot * LINE_BYTES);
       this.#file.write(this.#encode(key, bytes), HEADER_BYTES + slot * ENTRY_BYTES);
     } catch (error) {
       return this.#fail(error);
@@ -227,14 +227,14 @@ export class DiskCache {
     const entry = decode(this.#entry, 0);
     if (entry === null || !sameKey(key, entry.key)) return null;
     const bytes = new Uint8Array(entry.length);
-    this.#file.read(bytes, this.#dataAt + slot * LINE_BYTES_MAX);
+    this.#file.read(bytes, this.#dataAt + slot * LINE_BYTES);
     return crc32(bytes) === entry.dataCrc ? bytes : null;
   }
 
   /** Reads the index, or begins a file anew. */
   #begin(): void {
     const wanted = header(this.#slots), found = new Uint8Array(HEADER_BYTES);
-    const size = this.#dataAt + this.#slots * LINE_BYTES_MAX;
+    const size = this.#dataAt + this.#slots * LINE_BYTES;
     this.#file.read(found, 0);
     if (this.#file.size() !== size || found.some((byte, at) => byte !== wanted[at])) {
       this.#file.truncate(0);
@@ -277,7 +277,7 @@ function decode(
   const view = new DataView(entry.buffer, entry.byteOffset, ENTRY_BYTES);
   if (view.getUint32(ENTRY_CRC_AT, true) !== crc32(entry.subarray(DATA_CRC_AT))) return null;
   const length = view.getUint32(LENGTH_AT, true);
-  if (length === 0 || length > LINE_BYTES_MAX) return null;
+  if (length === 0 || length > LINE_BYTES) return null;
   const key: LineKey = {
     volume: entry.subarray(VOLUME_AT, VOLUME_AT + VOLUME_ID_BYTES).toHex(),
     seq: view.getFloat64(SEQ_AT, true),

@@ -7,20 +7,14 @@
 /** Bytes in a KiB, MiB. */
 const KIB = 1024, MIB = 1024 * KIB;
 
-/** Most bytes of a line: whole extents of one object that follow one another. */
-export const LINE_BYTES_MAX: number = 64 * KIB;
 /** Memory for lines, if not told. */
 export const RAM_CACHE_BYTES: number = 64 * MIB;
 /** Least memory for lines: what the requests in flight need at least. */
 export const RAM_CACHE_BYTES_MIN: number = 4 * MIB;
-/** Most bytes that tables of objects (where their extents are, and the CRCs) take. */
-export const TABLE_BYTES_MAX: number = 32 * MIB;
-/** Bytes that one GET asks for at most. */
-export const GET_BYTES_MAX: number = 1 * MIB;
+/** Bytes that one GET asks for at most: 16 lines with their checksums. */
+export const GET_BYTES_MAX: number = 1 * MIB + 4 * KIB;
 /** Lines between two that are wanted which are fetched too, so that one GET does for both. */
 export const GET_GAP_LINES_MAX = 1;
-/** Bytes of an object's beginning that are fetched to learn its table; a longer header takes a second GET. */
-export const TABLE_GET_BYTES: number = 64 * KIB;
 /** Bytes of GETs in flight that whoever reads waits for. */
 export const IN_FLIGHT_BYTES_MAX: number = 32 * MIB;
 /** GETs in flight at most. */
@@ -37,7 +31,7 @@ export const DISK_CACHE_BYTES_MIN: number = 1 * MIB,
   DISK_CACHE_BYTES_MAX: number = 128 * 1024 * MIB;
 /** Bytes of a disk cache, if not told. */
 export const DISK_CACHE_BYTES: number = 1024 * MIB;
-/** Numbers of lines of one object that a disk cache tells apart; the upper half is for tables. */
+/** Lines of one object that a disk cache tells apart: as many as an object can have. */
 export const DISK_CACHE_LINES_MAX = 1024;
 /** Bytes of a disk cache's index that are read at once when it is opened. */
 export const DISK_CACHE_INDEX_READ_BYTES: number = 1 * MIB;

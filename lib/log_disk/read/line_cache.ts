@@ -1,138 +1,72 @@
 /**
- * Lines of objects in memory, and the tables that say where they are: the ones used last. Both have a
- * bound in bytes. Lines are linked in the order of their use, so that a hit moves pointers and makes
- * nothing.
+ * Lines of objects in memory: the ones used last, of so many bytes. They are linked in the order of
+ * their use, so that a hit moves pointers and makes nothing.
  *
  * @module
  */
-import type { LineTable } from "./line_table.ts";
 
 /** A line in memory. */
-export interface Line {
+interface Line {
   readonly owner: CachedObject;
-  /** Its number in its object. */
   readonly number: number;
   readonly bytes: Uint8Array<ArrayBuffer>;
   newer: Line | null;
   older: Line | null;
 }
 
-/** What is known of an object. */
-export interface CachedObject {
-  /** Place of its volume in the reader's list. */
-  readonly origin: number;
-  readonly seq: number;
-  /** Null until it was loaded. */
-  table: LineTable | null;
-  /** The lines that are here. */
+/** An object that has lines here. */
+interface CachedObject {
+  readonly key: number;
   readonly lines: Map<number, Line>;
-  /** Calls that work with it: it stays. */
-  busy: number;
-  /** It was used since it was last looked at. */
-  used: boolean;
 }
 
-/** The cache. */
+/** The cache. Objects are known by a number that their owner makes. */
 export class LineCache {
-  readonly #linesMax: number;
-  readonly #tablesMax: number;
-  readonly #objects: Map<number, CachedObject>[];
-  #lineBytes = 0;
-  #tableBytes = 0;
+  readonly #bytesMax: number;
+  readonly #objects = new Map<number, CachedObject>();
+  #bytes = 0;
   #newest: Line | null = null;
   #oldest: Line | null = null;
 
-  /** Bytes of lines and of tables at most, and how many volumes objects are from. */
-  constructor(
-    options: { readonly lines: number; readonly tables: number; readonly origins: number },
-  ) {
-    this.#linesMax = options.lines;
-    this.#tablesMax = options.tables;
-    this.#objects = Array.from({ length: options.origins }, () => new Map<number, CachedObject>());
+  /** Bytes of lines at most. */
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
   }
 
   /** Bytes of lines. */
-  get lineBytes(): number {
-    return this.#lineBytes;
+  get bytes(): number {
+    return this.#bytes;
   }
 
-  /** Bytes of tables. */
-  get tableBytes(): number {
-    return this.#tableBytes;
-  }
-
-  /** What is here of an object. */
-  find(origin: number, seq: number): CachedObject | undefined {
-    const found = this.#objects[origin]?.get(seq);
-    if (found !== undefined) found.used = true;
-    return found;
-  }
-
-  /** The same; it is made if there is nothing. */
-  object(origin: number, seq: number): CachedObject {
-    const found = this.find(origin, seq);
-    if (found !== undefined) return found;
-    const made: CachedObject = {
-      origin,
-      seq,
-      table: null,
-      lines: new Map(),
-      busy: 0,
-      used: true,
-    };
-    this.#objects[origin]?.set(seq, made);
-    return made;
-  }
-
-  /** A line, if it is here. */
-  line(object: CachedObject, number: number): Line | undefined {
-    const line = object.lines.get(number);
-    if (line !== undefined && line !== this.#newest) {
+  /** A line, if it is here; it is the one used last then. */
+  get(object: number, number: number): Uint8Array<ArrayBuffer> | null {
+    const line = this.#objects.get(object)?.lines.get(number);
+    if (line === undefined) return null;
+    if (line !== this.#newest) {
       this.#unlink(line);
       this.#link(line);
     }
-    return line;
+    return line.bytes;
   }
 
-  /** Keeps a line. */
-  put(owner: CachedObject, number: number, bytes: Uint8Array<ArrayBuffer>): void {
+  /** Keeps a line; those unused for longest have to go if there are too many. */
+  put(object: number, number: number, bytes: Uint8Array<ArrayBuffer>): void {
+    let owner = this.#objects.get(object);
+    if (owner === undefined) {
+      owner = { key: object, lines: new Map() };
+      this.#objects.set(object, owner);
+    }
     if (owner.lines.has(number)) return;
     const line: Line = { owner, number, bytes, newer: null, older: null };
     owner.lines.set(number, line);
-    this.#lineBytes += bytes.length;
+    this.#bytes += bytes.length;
     this.#link(line);
-    while (this.#lineBytes > this.#linesMax && this.#oldest !== null) this.#evict(this.#oldest);
+    while (this.#bytes > this.#bytesMax && this.#oldest !== null) this.#evict(this.#oldest);
   }
 
-  /** Keeps the table of an object. */
-  setTable(object: CachedObject, table: LineTable): void {
-    if (object.table !== null) return;
-    object.table = table;
-    this.#tableBytes += table.bytes;
-    if (this.#tableBytes > this.#tablesMax) this.#evictTables();
-  }
-
-  /** Forgets an object, unless a call works with it. */
-  forget(origin: number, seq: number): void {
-    const object = this.#objects[origin]?.get(seq);
-    if (object === undefined || object.busy > 0) return;
-    for (const line of object.lines.values()) this.#evict(line);
-    this.#tableBytes -= object.table?.bytes ?? 0;
-    this.#objects[origin]?.delete(seq);
-  }
-
-  /** Drops objects that were not used since this was last done, the ones known longest first. */
-  #evictTables(): void {
-    // What is in use is passed by once; the second round finds it unused, unless it is busy.
-    for (let round = 0; round < 2; round += 1) {
-      for (const objects of this.#objects) {
-        for (const object of objects.values()) {
-          if (this.#tableBytes <= this.#tablesMax) return;
-          if (object.used || object.busy > 0) object.used = false;
-          else this.forget(object.origin, object.seq);
-        }
-      }
-    }
+  /** Forgets an object. */
+  forget(object: number): void {
+    for (const line of this.#objects.get(object)?.lines.values() ?? []) this.#evict(line);
   }
 
   #link(line: Line): void {
@@ -151,8 +85,10 @@ export class LineCache {
   }
 
   #evict(line: Line): void {
+    const { owner } = line;
     this.#unlink(line);
-    line.owner.lines.delete(line.number);
-    this.#lineBytes -= line.bytes.length;
+    owner.lines.delete(line.number);
+    if (owner.lines.size === 0) this.#objects.delete(owner.key);
+    this.#bytes -= line.bytes.length;
   }
 }
