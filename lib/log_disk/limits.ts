@@ -38,3 +38,5 @@ export const DESCRIPTION_BYTES_MAX: number = 64 * KIB;
 export const SECTION_BYTES: number = 256 * KIB;
 /** Largest section of a checkpoint that is read, in bytes. */
 export const SECTION_BYTES_MAX: number = 64 * MIB;
+/** Reads that a disk without a cache has in flight for one request. */
+export const PLAIN_READS = 8;

@@ -12,7 +12,13 @@
 import type { Log } from "../../block/context.ts";
 import { BlockError } from "../../block/errors.ts";
 import type { Maybe } from "../../block/types.ts";
-import type { ObjectStore } from "../../object_store/types.ts";
+import {
+  type LineReader,
+  ObjectGone,
+  objectName,
+  type Origin,
+  type Piece,
+} from "../line_reader.ts";
 import { LINE_BYTES, ORIGINS_MAX } from "../limits.ts";
 import { CHECK_BYTES, isLineIntact, lineDataBytes, lineOffset } from "../log_object.ts";
 import { logKey } from "../names.ts";
@@ -26,46 +32,10 @@ import {
 } from "./limits.ts";
 import { LineCache } from "./line_cache.ts";
 
-/** A volume whose objects are read: the disk's own, or one that it was cloned from. */
-export interface ReadOrigin {
-  /** The volume's id, 32 hexadecimal digits. */
-  readonly volume: string;
-  /** Its objects. */
-  readonly store: ObjectStore;
-}
-
-/** Where the lines of an object are. */
-export interface ObjectLayout {
-  /** Bytes of its header. */
-  readonly headerBytes: number;
-  /** Bytes of its data. */
-  readonly dataBytes: number;
-}
-
-/** A piece of what is read. */
-export interface Piece {
-  /** Place of the volume in the reader's list of origins. */
-  readonly origin: number;
-  /** The object, which has been written. */
-  readonly seq: number;
-  /** Bytes from the beginning of its data. */
-  readonly at: number;
-  /** Gets the bytes. */
-  readonly into: Uint8Array;
-}
-
-/** A piece that may be wanted soon. */
-export interface AheadPiece extends Omit<Piece, "into"> {
-  /** Bytes. */
-  readonly length: number;
-}
-
-/** What a LineReader works with. */
-export interface LineReaderOptions {
-  /** Volumes by their place. */
-  readonly origins: readonly ReadOrigin[];
-  /** Where the lines of an object are; null if the disk knows of no such object. */
-  readonly layout: (origin: number, seq: number) => ObjectLayout | null;
+/** What a CachedReader works with. */
+export interface CachedReaderOptions {
+  /** Volumes by their place: the disk's own, and those that it was cloned from. */
+  readonly origins: readonly Origin[];
   /** Memory for lines, bytes; at least RAM_CACHE_BYTES_MIN is taken. */
   readonly ramBytes: number;
   /** Bytes of GETs in flight at most; IN_FLIGHT_BYTES_MAX if left out. */
@@ -93,26 +63,12 @@ export interface ReadCounts {
   readonly damaged: number;
 }
 
-/** An object that is not there: garbage collection of another writer took it, or it was lost. */
-export class ObjectGoneError extends BlockError {
-  /** Place of its volume. */
-  readonly origin: number;
-  /** Its sequence number. */
-  readonly seq: number;
-
-  /** `name` says which object. */
-  constructor(name: string, origin: number, seq: number) {
-    super("EIO", `Cannot read ${name}: it is not there`);
-    this.name = "ObjectGoneError";
-    this.origin = origin;
-    this.seq = seq;
-  }
-}
-
 /** An object of which something is wanted. */
 interface Wanted {
   readonly origin: number;
   readonly seq: number;
+  readonly headerBytes: number;
+  readonly dataBytes: number;
   /** The number by which caches know it. */
   readonly key: number;
   readonly pieces: WantedPiece[];
@@ -133,8 +89,8 @@ function keyOf(origin: number, seq: number): number {
 }
 
 /** The reader. */
-export class LineReader implements AsyncDisposable {
-  readonly #options: LineReaderOptions;
+export class CachedReader implements LineReader, AsyncDisposable {
+  readonly #options: CachedReaderOptions;
   readonly #cache: LineCache;
   readonly #budget: GetBudget;
   /** Lines that are being fetched, by object. */
@@ -151,7 +107,7 @@ export class LineReader implements AsyncDisposable {
   #damaged = 0;
 
   /** Nothing is read yet. */
-  constructor(options: LineReaderOptions) {
+  constructor(options: CachedReaderOptions) {
     this.#options = options;
     this.#cache = new LineCache(Math.max(options.ramBytes, RAM_CACHE_BYTES_MIN));
     this.#budget = new GetBudget(options.inFlightBytes ?? IN_FLIGHT_BYTES_MAX);
@@ -177,29 +133,37 @@ export class LineReader implements AsyncDisposable {
   }
 
   /**
-   * Fills all pieces; at once if they are in memory. Throws ObjectGoneError, EIO for damage, and
+   * Fills all pieces; at once if they are in memory. Throws ObjectGone, EIO for damage, and
    * StoreError; by then nothing is written to any piece any more.
    */
   read(pieces: readonly Piece[]): Maybe<void> {
     let missing: Map<number, Wanted> | null = null;
-    for (const { origin, seq, at, into } of pieces) {
+    for (const piece of pieces) {
+      const { origin, seq, at, into } = piece;
       if (this.#copyCached(keyOf(origin, seq), at, into)) continue;
       missing ??= new Map();
-      want(missing, origin, seq, { at, length: into.length, into });
+      want(missing, piece, { at, length: into.length, into });
     }
     return missing === null ? undefined : this.#serveAll(missing, "demand");
   }
 
   /** Gets pieces into memory. Failures are nobody's: whoever reads them finds out. */
-  prefetch(pieces: readonly AheadPiece[]): void {
+  prefetch(pieces: readonly (Omit<Piece, "into"> & { readonly length: number })[]): void {
     if (this.#signal.aborted) return;
     const wanted = new Map<number, Wanted>();
-    for (const { origin, seq, at, length } of pieces) {
-      want(wanted, origin, seq, { at, length, into: null });
+    for (const piece of pieces) {
+      want(wanted, piece, { at: piece.at, length: piece.length, into: null });
     }
     const running = this.#serveAll(wanted, "ahead").catch(() => {});
     this.#ahead.add(running);
     running.then(() => this.#ahead.delete(running));
+  }
+
+  /** Keeps copies of lines that are in memory anyway, since they were just written. */
+  offer(seq: number, lines: readonly Uint8Array[]): void {
+    for (const [line, bytes] of lines.entries()) {
+      this.#cache.put(keyOf(0, seq), line, Uint8Array.from(bytes));
+    }
   }
 
   /** An object is deleted: what is in memory of it is room for others. */
@@ -236,10 +200,8 @@ export class LineReader implements AsyncDisposable {
 
   /** Gets what is wanted of one object. */
   async #serve(wanted: Wanted, purpose: Purpose): Promise<void> {
-    const layout = this.#options.layout(wanted.origin, wanted.seq);
-    if (layout === null) throw this.#gone(wanted);
     const work: Promise<void>[] = [], missing: number[] = [];
-    for (const line of linesOf(wanted, layout)) {
+    for (const line of linesOf(wanted)) {
       const bytes = this.#local(wanted, line);
       const fetching = bytes === null ? this.#inFlight.get(wanted.key)?.get(line) : undefined;
       if (bytes !== null) deliver(wanted, line, bytes);
@@ -247,7 +209,7 @@ export class LineReader implements AsyncDisposable {
       else work.push(fetching.then((lines) => deliverAll(wanted, [line], lines)));
     }
     for (const run of runsOf(missing)) {
-      const fetching = this.#fetch(wanted, layout, run, purpose);
+      const fetching = this.#fetch(wanted, run, purpose);
       work.push(fetching.then((lines) => deliverAll(wanted, run, lines)));
     }
     await allEnded(work);
@@ -269,31 +231,22 @@ export class LineReader implements AsyncDisposable {
     return kept;
   }
 
-  #origin(origin: number): ReadOrigin {
+  #origin(origin: number): Origin {
     const found = this.#options.origins[origin];
-    if (found === undefined) throw new Error(`There is no origin ${origin}`);
-    return found;
+    if (found !== undefined) return found;
+    throw new BlockError("EIO", `Cannot read: the volume has no ancestor ${origin}`);
   }
 
   #name({ origin, seq }: Wanted): string {
-    return `${logKey(seq)} of ${this.#origin(origin).store.name}`;
-  }
-
-  #gone(wanted: Wanted): ObjectGoneError {
-    return new ObjectGoneError(this.#name(wanted), wanted.origin, wanted.seq);
+    return objectName(this.#origin(origin), seq);
   }
 
   /** Fetches a run of lines, most of which nobody fetches yet. */
-  #fetch(
-    wanted: Wanted,
-    layout: ObjectLayout,
-    run: readonly number[],
-    purpose: Purpose,
-  ): Promise<Lines> {
+  #fetch(wanted: Wanted, run: readonly number[], purpose: Purpose): Promise<Lines> {
     const { key } = wanted;
     const flight = this.#inFlight.get(key) ?? new Map<number, Promise<Lines>>();
     this.#inFlight.set(key, flight);
-    const fetching = this.#fetchRun(wanted, layout, run, purpose).finally(() => {
+    const fetching = this.#fetchRun(wanted, run, purpose).finally(() => {
       for (const line of run) if (flight.get(line) === fetching) flight.delete(line);
       if (flight.size === 0 && this.#inFlight.get(key) === flight) this.#inFlight.delete(key);
     });
@@ -303,18 +256,17 @@ export class LineReader implements AsyncDisposable {
 
   async #fetchRun(
     wanted: Wanted,
-    layout: ObjectLayout,
     run: readonly number[],
     purpose: Purpose,
   ): Promise<Lines> {
     const first = run[0] ?? 0, last = run.at(-1) ?? 0;
-    let lines = await this.#get(wanted, layout, first, last, purpose);
+    let lines = await this.#get(wanted, first, last, purpose);
     if (typeof lines === "number") {
       // What was damaged on its way may come through another time.
       this.#options.log.warn(
         `Line ${lines} of ${this.#name(wanted)} came damaged, reading it again`,
       );
-      lines = await this.#get(wanted, layout, first, last, purpose);
+      lines = await this.#get(wanted, first, last, purpose);
     }
     if (typeof lines === "number") {
       const place = `its data from byte ${lines * LINE_BYTES} on is damaged (wrong checksum)`;
@@ -332,12 +284,11 @@ export class LineReader implements AsyncDisposable {
   /** One GET: the lines, or the number of one that is damaged or missing. */
   async #get(
     wanted: Wanted,
-    { headerBytes, dataBytes }: ObjectLayout,
     first: number,
     last: number,
     purpose: Purpose,
   ): Promise<Lines | number> {
-    const { seq } = wanted, { store, volume } = this.#origin(wanted.origin);
+    const { seq, headerBytes, dataBytes } = wanted, { store, volume } = this.#origin(wanted.origin);
     const offset = lineOffset(headerBytes, first);
     const length = lineOffset(headerBytes, last) + lineDataBytes(dataBytes, last) + CHECK_BYTES -
       offset;
@@ -346,7 +297,7 @@ export class LineReader implements AsyncDisposable {
       this.#signal.throwIfAborted();
       this.#gets += 1;
       const bytes = await store.get(logKey(seq), { offset, length }, { signal: this.#signal });
-      if (bytes === null) throw this.#gone(wanted);
+      if (bytes === null) throw new ObjectGone(this.#name(wanted), wanted.origin, seq);
       this.#getBytes += bytes.length;
       if (purpose === "ahead") this.#aheadBytes += bytes.length;
       const lines = new Map<number, Uint8Array<ArrayBuffer>>();
@@ -375,17 +326,16 @@ async function allEnded(work: readonly Promise<void>[]): Promise<void> {
 /** Adds a piece to what is wanted of its object. */
 function want(
   wanted: Map<number, Wanted>,
-  origin: number,
-  seq: number,
+  { origin, seq, headerBytes, dataBytes }: Omit<Piece, "into">,
   piece: WantedPiece,
 ): void {
   const key = keyOf(origin, seq), found = wanted.get(key);
-  if (found === undefined) wanted.set(key, { origin, seq, key, pieces: [piece] });
-  else found.pieces.push(piece);
+  if (found !== undefined) found.pieces.push(piece);
+  else wanted.set(key, { origin, seq, headerBytes, dataBytes, key, pieces: [piece] });
 }
 
 /** The lines that pieces are in, ascending, each once. Throws EIO for what is past the data. */
-function linesOf({ seq, pieces }: Wanted, { dataBytes }: ObjectLayout): number[] {
+function linesOf({ seq, pieces, dataBytes }: Wanted): number[] {
   const lines = new Set<number>();
   for (const { at, length } of pieces) {
     if (at + length > dataBytes) {
