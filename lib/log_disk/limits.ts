@@ -1,0 +1,42 @@
+/**
+ * Limits of a log-structured disk. What belongs to the format is stored in each volume or object, so that
+ * another number here does not make old volumes unreadable.
+ *
+ * @module
+ */
+
+/** Bytes in a KiB, MiB. */
+const KIB = 1024, MIB = 1024 * KIB;
+
+/** Bytes of data in a line: the unit that has a checksum of its own, and that caches keep. */
+export const LINE_BYTES: number = 64 * KIB;
+/** Bytes of data at which a log object is sealed. */
+export const OBJECT_DATA_BYTES: number = 8 * MIB;
+/** Most bytes of data in a log object that is read. */
+export const OBJECT_DATA_BYTES_MAX: number = 64 * MIB;
+/** Most extents in a log object. */
+export const OBJECT_EXTENTS_MAX = 65_536;
+/** Objects that a writer of a new volume may have unacknowledged: slots between the first of them and the last. */
+export const WINDOW_SLOTS = 16;
+/** Most slots in the window of a volume. */
+export const WINDOW_SLOTS_MAX = 1024;
+/** Largest sequence number: a sequence number and an origin share one `number`. */
+export const SEQ_MAX: number = 2 ** 49 - 1;
+/** A volume and its ancestors: clones of clones. */
+export const ORIGINS_MAX = 16;
+/** Smallest block of a volume, in bytes. */
+export const BLOCK_BYTES_MIN = 512;
+/** Largest block of a volume, in bytes. */
+export const BLOCK_BYTES_MAX: number = 64 * KIB;
+/** Longest name of a snapshot, in bytes of UTF-8: escaped, it is part of a key. */
+export const SNAPSHOT_NAME_BYTES_MAX = 50;
+/** Longest address of a parent volume, in bytes of UTF-8. */
+export const PARENT_ADDRESS_BYTES_MAX: number = 4 * KIB;
+/** Largest description (`volume`, `snap/…`) that is read, in bytes. */
+export const DESCRIPTION_BYTES_MAX: number = 64 * KIB;
+/** Bytes of a section of a checkpoint after which the next one is begun. */
+export const SECTION_BYTES: number = 256 * KIB;
+/** Largest section of a checkpoint that is read, in bytes. */
+export const SECTION_BYTES_MAX: number = 64 * MIB;
+/** Reads that a disk without a cache has in flight for one request. */
+export const PLAIN_READS = 8;
