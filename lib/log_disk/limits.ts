@@ -40,3 +40,17 @@ export const SECTION_BYTES: number = 256 * KIB;
 export const SECTION_BYTES_MAX: number = 64 * MIB;
 /** Reads that a disk without a cache has in flight for one request. */
 export const PLAIN_READS = 8;
+/** Bytes of a log object that are read at first to see its header. */
+export const HEAD_BYTES: number = 64 * KIB;
+/** Headers that are read at a time while a log is replayed. */
+export const SCAN_READS = 32;
+/** Bytes of a checkpoint that are read by one request. */
+export const CHECKPOINT_PART_BYTES: number = 8 * MIB;
+/** Parts of a checkpoint that are read at a time. */
+export const CHECKPOINT_READS = 4;
+/** Times that an attach begins again because the volume was changed under it. */
+export const ATTACH_TRIES_MAX = 64;
+/** Times that the creation of an object is tried whose outcome stays unclear. */
+export const CREATE_TRIES_MAX = 10;
+/** Wait before the second of these tries, doubled for each further one, in ms. */
+export const CREATE_WAIT_MS = 50;

@@ -20,6 +20,7 @@ import type { LineReader, Piece } from "../line_reader.ts";
 import { CHECKPOINT_PREFIX, logKey, parseCheckpointKey } from "../names.ts";
 import type { KnownObject } from "../object_table.ts";
 import { objectBytes } from "../log_object.ts";
+import { type Needed, neededByAny } from "./needed.ts";
 import { listSnapshots } from "../snapshots.ts";
 import type { SnapshotDescription } from "../description.ts";
 import {
@@ -63,18 +64,12 @@ export interface CollectedDisk {
   forgetObjects(seqs: readonly number[]): void;
 }
 
-/** Which log objects somebody needs. */
-export interface Needed {
-  /** True if the log object with this sequence number has to stay. */
-  has(seq: number): boolean;
-}
-
 /** What a Collector works with. */
 export interface CollectorOptions {
   /** The disk. */
   readonly disk: CollectedDisk;
   /** The log objects of this volume that a snapshot needs: those of its map, and those to make it from. */
-  readonly neededBy: (snapshot: SnapshotDescription, signal: AbortSignal) => Promise<Needed>;
+  readonly neededBy: (snapshot: SnapshotDescription) => Promise<Needed>;
   /** Gives up. */
   readonly signal: AbortSignal;
 }
@@ -169,11 +164,10 @@ export class Collector {
     const movedBytes = await this.#moveAll(map, victims, progress);
     await disk.flush();
     const checkpoint = await disk.publishCheckpoint();
-    const report = {
-      movedBytes,
-      ...await this.#deleteDead(checkpoint, needed),
-      deletedCheckpoints: await this.#deleteCheckpoints(checkpoint, snapshots),
-    };
+    // Older checkpoints first: without the objects that follow them they would be a trap.
+    const deletedCheckpoints = await this.#deleteCheckpoints(checkpoint, snapshots);
+    const dead = await this.#deleteDead(checkpoint, needed);
+    const report = { movedBytes, deletedCheckpoints, ...dead };
     const before = this.#counts;
     this.#counts = {
       rounds: before.rounds + 1,
@@ -190,13 +184,12 @@ export class Collector {
     for (const snapshot of snapshots) {
       const key = JSON.stringify(snapshot);
       const needed = this.#needed.get(key) ??
-        await this.#options.neededBy(snapshot, this.#options.signal);
+        await this.#options.neededBy(snapshot);
       known.set(key, needed);
     }
     this.#needed.clear();
     for (const [key, needed] of known) this.#needed.set(key, needed);
-    const all = [...known.values()];
-    return { has: (seq) => all.some((each) => each.has(seq)) };
+    return neededByAny([...known.values()]);
   }
 
   /** Moves what is live in the victims. Gives its bytes. */
