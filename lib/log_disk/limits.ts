@@ -54,3 +54,31 @@ export const ATTACH_TRIES_MAX = 64;
 export const CREATE_TRIES_MAX = 10;
 /** Wait before the second of these tries, doubled for each further one, in ms. */
 export const CREATE_WAIT_MS = 50;
+/** Bytes that are not durable yet above which writes wait, if not told. */
+export const DIRTY_BYTES_MAX: number = 64 * MIB;
+/** Smallest such bound: an object that is filled and some that are on their way. */
+export const DIRTY_BYTES_MIN: number = 16 * MIB;
+/** Time in ms after which data that nobody flushes is sent, if not told. */
+export const SEAL_AFTER_MS = 2_000;
+/** Objects that are on their way at a time, if not told. */
+export const PUTS_MAX = 8;
+/** Objects on their way that were sealed for a flush, above which a flush waits for others to join it. */
+export const FLUSH_PUTS_MAX = 2;
+/** Wait in ms before objects that could not be created are tried again without a flush. */
+export const RETRY_AFTER_MS = 5_000;
+/** Bytes of data behind a checkpoint at which the next one is made. */
+export const CHECKPOINT_AFTER_BYTES: number = 256 * MIB;
+/** Log objects behind a checkpoint at which the next one is made. */
+export const CHECKPOINT_AFTER_OBJECTS = 1_024;
+/** Bytes of data that have to follow a checkpoint for each byte of it before the next one. */
+export const CHECKPOINT_DATA_RATIO = 8;
+/** Bytes of a checkpoint for each object that has to follow it before the next one. */
+export const CHECKPOINT_OBJECT_BYTES: number = 4 * KIB;
+/** Objects behind the last checkpoint at which a disk that is closed makes one more. */
+export const CHECKPOINT_AT_END_OBJECTS = 64;
+/** Longest read or write of one call, in bytes. */
+export const CALL_BYTES_MAX: number = 32 * MIB;
+/** Longest write that goes into one object as a whole: it is never torn. */
+export const WHOLE_WRITE_BYTES_MAX: number = 4 * MIB;
+/** Times that a read asks the map again because an object was deleted under it. */
+export const READ_TRIES_MAX = 8;
