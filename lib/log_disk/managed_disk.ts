@@ -124,7 +124,7 @@ export async function openManagedDisk(
       disk,
       store,
       reader,
-      neededBy: (snapshot) => neededBySnapshot(disk.lineageVolume, snapshot, context),
+      neededBy: (snapshot) => neededBySnapshot(disk.lineage, snapshot, context),
       clock: context.clock,
       signal,
     });
