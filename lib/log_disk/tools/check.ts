@@ -210,6 +210,7 @@ function leaksOf(inventory: Inventory, { loaded, needed, snapshots }: Wanted): s
   const leaks = inventory.log.filter(({ seq }) =>
     seq <= state.seq && table.get(seq) === null && !needed.has(seq)
   ).map(({ key }) => key);
+  leaks.push(...inventory.probes.map(({ key }) => key));
   const markers = snapshots.map(({ name }) => clonePrefix(name));
   for (const { key } of inventory.clones) {
     if (!markers.some((prefix) => key.startsWith(prefix))) leaks.push(key);
