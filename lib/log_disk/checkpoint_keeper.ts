@@ -101,7 +101,7 @@ export class CheckpointKeeper {
   #objects: number;
   #bytes: number;
   #lastBytes: number;
-  #lastSeq = -1;
+  #lastSeq: number | null = null;
   #running: Promise<number> | null = null;
 
   /** `behind` is what an attach has replayed, `lastBytes` the size of the checkpoint it began with. */
@@ -142,6 +142,11 @@ export class CheckpointKeeper {
       const reason = error instanceof Error ? error.message : String(error);
       this.#context.log.warn(`No checkpoint was made, the next one is due later: ${reason}`);
     });
+  }
+
+  /** The last object that the newest of these checkpoints includes; null if none was made. */
+  get lastSeq(): number | null {
+    return this.#lastSeq;
   }
 
   /** True if the next attach would have much to replay. */

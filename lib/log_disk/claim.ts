@@ -18,6 +18,7 @@
 import { BlockError } from "../block/errors.ts";
 import type { DiskContext } from "./context.ts";
 import { createOwn } from "./create_own.ts";
+import type { WriterHooks } from "./hooks.ts";
 import { ATTACH_TRIES_MAX } from "./limits.ts";
 import { isUndisturbed, type Loaded, loadVolume, replay, type Volume } from "./load.ts";
 import { encodeLogHeader, type LogHeader } from "./log_object.ts";
@@ -46,13 +47,15 @@ async function claimLoaded(
   { state, checkpoints }: Loaded,
   nonce: string,
   context: DiskContext,
+  hooks: WriterHooks | null,
 ): Promise<boolean> {
   const { description, origins: [own] } = volume, { signal } = context;
   if (own === undefined) throw new RangeError("A volume has no store");
   const { store } = own;
   for (let round = 0; round < ATTACH_TRIES_MAX; round += 1) {
     const claim = claimFor(state, volume, nonce);
-    const body = [encodeLogHeader(claim)];
+    const body = [encodeLogHeader(claim)], { epoch } = claim;
+    await hooks?.beforeClaim(description.id, state, { epoch, nonce });
     const outcome = await createOwn(store, { seq: claim.seq, nonce, body }, context);
     const isUsed = await isUndisturbed(store, checkpoints, signal);
     if (!isUsed) return false;
@@ -74,10 +77,11 @@ export async function claimVolume(
   volume: Volume,
   nonce: string,
   context: DiskContext,
+  hooks: WriterHooks | null = null,
 ): Promise<Loaded> {
   for (let round = 0; round < ATTACH_TRIES_MAX; round += 1) {
     const loaded = await loadVolume(volume, context);
-    if (await claimLoaded(volume, loaded, nonce, context)) return loaded;
+    if (await claimLoaded(volume, loaded, nonce, context, hooks)) return loaded;
   }
   const name = volume.origins[0]?.store.name ?? "";
   throw new BlockError("EAGAIN", `Cannot write to ${name}: others claim it all the time`);

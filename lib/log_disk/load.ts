@@ -167,8 +167,8 @@ export async function loadCheckpoint(
     : first.subarray(CHECKPOINT_HEADER_BYTES);
   const isLong = header.bodyBytes > SECTION_BYTES;
   const map = await finish(decodeCheckpointBody(header, body, name), isLong, context);
-  const { diskBytes, seq, epoch, next, detached } = header;
-  return { ...initialState(diskBytes, map), seq, epoch, next, detached };
+  const { diskBytes, seq, epoch, nonce, next, detached } = header;
+  return { ...initialState(diskBytes, map), seq, epoch, nonce, next, detached };
 }
 
 /** The newest checkpoint that is whole. Those that are damaged are told, and one before is taken. */
@@ -300,6 +300,19 @@ export async function isUndisturbed(
   return newest?.key === listed[0]?.key;
 }
 
+/**
+ * Throws EIO if the log ends before a checkpoint that is there: that one is damaged, and what led to it from
+ * the one that was used was collected as garbage. Older data must not come back in silence.
+ */
+function checkReached(
+  { seq }: LogState,
+  [newest]: readonly ListedCheckpoint[],
+  name: string,
+): void {
+  if (newest === undefined || newest.seq <= seq) return;
+  throw damaged(`${name}/${newest.key}`, `it is damaged, and the log before it ends at ${seq}`);
+}
+
 async function loadOnce(volume: Volume, context: DiskContext): Promise<Loaded | null> {
   const { description, origins: [own] } = volume, { signal } = context;
   if (own === undefined) throw new RangeError("A volume has no store");
@@ -320,6 +333,7 @@ async function loadOnce(volume: Volume, context: DiskContext): Promise<Loaded | 
   if (!await isUndisturbed(store, checkpoints, signal)) return null;
   if (damage !== null) throw damage;
   if (!isWhole) return null;
+  checkReached(state, checkpoints, store.name);
   for (const seq of sizes.keys()) {
     if (seq < state.next + description.windowSlots) continue;
     const name = `${store.name}/${logKey(state.next)}`;

@@ -23,6 +23,7 @@ import {
   type CheckpointSettings,
 } from "./checkpoint_keeper.ts";
 import { claimVolume } from "./claim.ts";
+import type { WriterHooks } from "./hooks.ts";
 import { type DiskContext, newId, type ResolveParent } from "./context.ts";
 import type { VolumeDescription } from "./description.ts";
 import { emptyRun, type ExtentMap, type Place, type Run } from "./extent_map.ts";
@@ -70,6 +71,8 @@ export interface AttachOptions {
   readonly checkpoints?: CheckpointSettings;
   /** Opens the store of a parent volume; clones are refused if left out. */
   readonly resolve?: ResolveParent;
+  /** Takes part in what the writer does. */
+  readonly hooks?: WriterHooks;
   /** Makes what reads objects; the plain way if left out. */
   readonly reader?: (origins: readonly Origin[]) => LineReader;
 }
@@ -151,7 +154,8 @@ export class LogDisk implements Backend {
       if (options.readOnly === true) {
         return new LogDisk(volume, own, await loadVolume(volume, context), options, context);
       }
-      const nonce = newId(context), loaded = await claimVolume(volume, nonce, context);
+      const nonce = newId(context), { hooks = null } = options;
+      const loaded = await claimVolume(volume, nonce, context, hooks);
       const disk = new LogDisk(volume, own, loaded, options, context);
       disk.#begin(nonce, loaded, options);
       return disk;
@@ -162,7 +166,7 @@ export class LogDisk implements Backend {
   }
 
   #begin(nonce: string, { state, checkpoint }: Loaded, options: AttachOptions): void {
-    const { description } = this.#volume, { store } = this.#own;
+    const { description } = this.#volume, { store } = this.#own, { hooks } = options;
     const writer = new LogWriter(
       store,
       state.map,
@@ -176,6 +180,7 @@ export class LogDisk implements Backend {
       },
       writerSettings(options),
       {
+        beforeCreate: hooks?.beforeCreate.bind(hooks) ?? null,
         sealed: ({ dataBytes }) => keeper.sealed(dataBytes),
         durable: ({ seq, lines }) => {
           this.#reader.offer?.(seq, lines);
@@ -240,6 +245,11 @@ export class LogDisk implements Backend {
     return this.#volume.origins;
   }
 
+  /** The volume with its ancestors. */
+  get lineage(): Volume {
+    return this.#volume;
+  }
+
   /** Where each part of the disk is, what is not durable yet included. */
   get map(): ExtentMap {
     return this.#state.map;
@@ -248,6 +258,16 @@ export class LogDisk implements Backend {
   /** Epoch of this attach, or of what is shown if it is for reading alone. */
   get epoch(): number {
     return this.#writing?.epoch ?? this.#state.epoch;
+  }
+
+  /** Nonce of this attach, or of the last writer if it is for reading alone. */
+  get nonce(): string {
+    return this.#writing?.nonce ?? this.#state.nonce;
+  }
+
+  /** The last object that the newest checkpoint of this attach includes; null if it has made none. */
+  get lastCheckpoint(): number | null {
+    return this.#writing?.keeper.lastSeq ?? null;
   }
 
   /** The last object that is durable, all before it included. */

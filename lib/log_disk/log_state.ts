@@ -20,6 +20,8 @@ export interface LogState {
   seq: number;
   /** Its epoch; 0 for none. */
   epoch: number;
+  /** Nonce of that writer; empty for none. */
+  nonce: string;
   /** The object that follows. */
   next: number;
   /** The last writer has ended, and nobody has claimed the log since. */
@@ -37,6 +39,7 @@ export function initialState(diskBytes: number, map: ExtentMap = new ExtentMap()
     diskBytes,
     seq: 0,
     epoch: 0,
+    nonce: "",
     next: 1,
     detached: true,
     replayedObjects: 0,
@@ -100,6 +103,7 @@ export function applyObject(
   state.diskBytes = header.diskBytes;
   state.seq = seq;
   state.epoch = header.epoch;
+  state.nonce = header.nonce;
   state.next = header.next;
   state.detached = header.detach;
   state.replayedObjects += 1;

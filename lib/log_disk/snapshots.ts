@@ -92,6 +92,14 @@ export async function putSnapshot(
   throw new BlockError("EEXIST", `Cannot take snapshot "${name}" of ${store.name}: ${reason}`);
 }
 
+/** Takes back a snapshot that was put a moment ago and turned out not to hold. */
+export async function withdrawSnapshot(
+  store: ObjectStore,
+  { name }: SnapshotDescription,
+): Promise<void> {
+  await store.delete([snapshotKey(name)]);
+}
+
 /** Ids of the clones that need a snapshot. Throws StoreError. */
 export async function clonesOf(
   store: ObjectStore,

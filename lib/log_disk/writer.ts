@@ -54,6 +54,8 @@ export interface WriterIdentity {
 
 /** What is told of objects. */
 export interface WriterEvents {
+  /** Done when an object may be created; null if it may at once. */
+  readonly beforeCreate: (() => Promise<void>) | null;
   /** A segment was sealed. */
   sealed(segment: Segment, headerBytes: number): void;
   /** An object, and all before it, are durable. */
@@ -311,6 +313,8 @@ export class LogWriter {
     if (forFlush) this.#sentForFlush += 1;
     try {
       const object = { seq: segment.seq, nonce: this.#identity.nonce, body };
+      const { beforeCreate } = this.#events;
+      if (beforeCreate !== null) await beforeCreate();
       this.#settled(outgoing, await createOwn(this.#store, object, this.#context));
     } catch (error) {
       this.#putFailed(outgoing, error);

@@ -7,14 +7,9 @@
  */
 import assert from "node:assert/strict";
 import { BlockError } from "../../lib/block/errors.ts";
-import type { Writer } from "../../lib/log_disk/wal/format.ts";
+import type { Writer, WriterHooks } from "../../lib/log_disk/hooks.ts";
 import { WAL_BYTES_MIN } from "../../lib/log_disk/wal/limits.ts";
-import {
-  type DiskBelow,
-  openWalDisk,
-  walHooks,
-  type WriterHooks,
-} from "../../lib/log_disk/wal/wal_disk.ts";
+import { type DiskBelow, openWalDisk, walHooks } from "../../lib/log_disk/wal/wal_disk.ts";
 import { WriteAheadLog } from "../../lib/log_disk/wal/write_ahead_log.ts";
 import type { Backend } from "../../lib/block/types.ts";
 import { type SeededRandom, seededRandom } from "../../lib/testing/random.ts";
@@ -65,7 +60,8 @@ class ModelDisk implements DiskBelow {
   readonly #random: SeededRandom;
   readonly #changes: Change[];
   readonly #life: AbortSignal;
-  geometry = GEOMETRY;
+  readonly geometry = GEOMETRY;
+  readonly failure = null;
 
   constructor(volume: ModelVolume, hooks: WriterHooks, random: SeededRandom, life: AbortSignal) {
     this.#volume = volume;
@@ -142,7 +138,7 @@ async function attach(host: Host, volume: ModelVolume, plain = false): Promise<B
   const writer = { epoch: volume.epoch + 1, nonce: random.uint32().toString(16).padStart(32, "0") };
   const hooks = walHooks(wal);
   try {
-    await hooks.beforeClaim(VOLUME, volume.writer, writer);
+    await hooks.beforeClaim(VOLUME, volume.writer ?? { epoch: 0, nonce: "" }, writer);
     life.signal.throwIfAborted();
   } catch (error) {
     await wal.close();

@@ -11,7 +11,7 @@ import {
   WriteAheadLog,
 } from "../../lib/log_disk/wal/write_ahead_log.ts";
 import { WAL_BYTES_MIN, WAL_RECORD_DATA_BYTES_MAX } from "../../lib/log_disk/wal/limits.ts";
-import type { Writer } from "../../lib/log_disk/wal/format.ts";
+import type { Writer } from "../../lib/log_disk/hooks.ts";
 import { seededRandom } from "../../lib/testing/random.ts";
 import { CrashFiles } from "../support/crash_files.ts";
 import { VOLUME } from "./objects.ts";

@@ -14,12 +14,14 @@
  * @module
  */
 import type { ObjectStore } from "../../object_store/types.ts";
-import type { Maybe } from "../../block/types.ts";
+import type { Clock } from "../../block/context.ts";
 import type { MapCopy, Run } from "../extent_map.ts";
 import type { LineReader, Piece } from "../line_reader.ts";
 import { CHECKPOINT_PREFIX, logKey, parseCheckpointKey } from "../names.ts";
 import type { KnownObject } from "../object_table.ts";
+import type { LogDisk } from "../log_disk.ts";
 import { objectBytes } from "../log_object.ts";
+import { type Needed, neededByAny } from "./needed.ts";
 import { listSnapshots } from "../snapshots.ts";
 import type { SnapshotDescription } from "../description.ts";
 import {
@@ -30,51 +32,18 @@ import {
   SCAN_EXTENTS,
 } from "./limits.ts";
 
-/** A run of data of this volume that is to be moved: where on the disk, and where it is now. */
-export type MovedRun = Pick<Run, "offset" | "length" | "seq" | "at">;
-
-/** A checkpoint that was published. */
-export interface PublishedCheckpoint {
-  /** Its key. */
-  readonly key: string;
-  /** The last log object that it includes. */
-  readonly seq: number;
-  /** What it says. */
-  readonly map: MapCopy;
-}
-
-/** An attached disk, as far as its garbage collection needs it. */
-export interface CollectedDisk {
-  /** The volume's objects. */
+/** What a Collector works with. */
+export interface CollectorOptions {
+  /** The disk, attached for writing. */
+  readonly disk: LogDisk;
+  /** Its objects. */
   readonly store: ObjectStore;
   /** Reads them. */
   readonly reader: LineReader;
-  /** The map as it is now. */
-  mapCopy(): MapCopy;
-  /** The last log object up to which all are durable. */
-  readonly acknowledgedSeq: number;
-  /** Writes data that is elsewhere in this volume's log to the end of it. Throws what a write throws. */
-  move(run: MovedRun, data: Uint8Array): Maybe<void>;
-  /** Makes durable what was moved. */
-  flush(): Maybe<void>;
-  /** Publishes a checkpoint of what is durable now, all that was flushed included. */
-  publishCheckpoint(): Promise<PublishedCheckpoint>;
-  /** These objects were deleted. */
-  forgetObjects(seqs: readonly number[]): void;
-}
-
-/** Which log objects somebody needs. */
-export interface Needed {
-  /** True if the log object with this sequence number has to stay. */
-  has(seq: number): boolean;
-}
-
-/** What a Collector works with. */
-export interface CollectorOptions {
-  /** The disk. */
-  readonly disk: CollectedDisk;
   /** The log objects of this volume that a snapshot needs: those of its map, and those to make it from. */
-  readonly neededBy: (snapshot: SnapshotDescription, signal: AbortSignal) => Promise<Needed>;
+  readonly neededBy: (snapshot: SnapshotDescription) => Promise<Needed>;
+  /** Time, for turns of other work in long ones. */
+  readonly clock: Clock;
   /** Gives up. */
   readonly signal: AbortSignal;
 }
@@ -125,6 +94,9 @@ function ownObjects({ tables }: MapCopy): Iterable<KnownObject> {
   return tables.get(0) ?? [];
 }
 
+/** A run of data of this volume that is to be moved: where on the disk, and where it is now. */
+type MovedRun = Pick<Run, "offset" | "length" | "seq" | "at">;
+
 /** Garbage collection. */
 export class Collector {
   readonly #options: CollectorOptions;
@@ -159,21 +131,21 @@ export class Collector {
   }
 
   async #collect(progress: (done: number, total: number) => void): Promise<CollectReport> {
-    const { disk, signal } = this.#options;
-    const snapshots = await listSnapshots(disk.store, { signal });
+    const { disk, store, signal } = this.#options;
+    const snapshots = await listSnapshots(store, { signal });
     const needed = await this.#neededByAll(snapshots);
-    const map = disk.mapCopy();
-    const victims = victimsOf(map, needed, disk.acknowledgedSeq);
+    const map = disk.map.copy();
+    const victims = victimsOf(map, needed, disk.durableSeq);
     const hasDead = [...ownObjects(map)].some((each) => isDead(each, needed));
     if (victims.size === 0 && !hasDead) return NOTHING;
     const movedBytes = await this.#moveAll(map, victims, progress);
-    await disk.flush();
-    const checkpoint = await disk.publishCheckpoint();
-    const report = {
-      movedBytes,
-      ...await this.#deleteDead(checkpoint, needed),
-      deletedCheckpoints: await this.#deleteCheckpoints(checkpoint, snapshots),
-    };
+    // What is dead before the checkpoint is dead in it; what dies later may come back by a crash.
+    const dead = [...disk.map.objects(0)].filter((each) => isDead(each, needed));
+    const boundary = await disk.checkpoint();
+    // Older checkpoints first: without the objects that follow them they would be a trap.
+    const deletedCheckpoints = await this.#deleteCheckpoints(boundary, snapshots);
+    const deleted = await this.#delete(dead.filter(({ seq }) => seq <= boundary));
+    const report = { movedBytes, deletedCheckpoints, ...deleted };
     const before = this.#counts;
     this.#counts = {
       rounds: before.rounds + 1,
@@ -190,13 +162,12 @@ export class Collector {
     for (const snapshot of snapshots) {
       const key = JSON.stringify(snapshot);
       const needed = this.#needed.get(key) ??
-        await this.#options.neededBy(snapshot, this.#options.signal);
+        await this.#options.neededBy(snapshot);
       known.set(key, needed);
     }
     this.#needed.clear();
     for (const [key, needed] of known) this.#needed.set(key, needed);
-    const all = [...known.values()];
-    return { has: (seq) => all.some((each) => each.has(seq)) };
+    return neededByAny([...known.values()]);
   }
 
   /** Moves what is live in the victims. Gives its bytes. */
@@ -205,6 +176,7 @@ export class Collector {
     victims: ReadonlyMap<number, KnownObject>,
     progress: (done: number, total: number) => void,
   ): Promise<number> {
+    const { clock, signal } = this.#options;
     let total = 0, done = 0;
     for (const { liveBytes } of victims.values()) total += liveBytes;
     let batch: MovedRun[] = [], bytes = 0, scanned = 0;
@@ -217,7 +189,7 @@ export class Collector {
     };
     for (const { kind, origin, offset, length, seq, at } of map.runs()) {
       scanned += 1;
-      if (scanned % SCAN_EXTENTS === 0) await turn();
+      if (scanned % SCAN_EXTENTS === 0) await clock.sleep(0, signal);
       if (kind !== "data" || origin !== 0 || !victims.has(seq)) continue;
       for (let from = 0; from < length; from += MOVE_READ_BYTES) {
         const part = Math.min(MOVE_READ_BYTES, length - from);
@@ -234,46 +206,43 @@ export class Collector {
     batch: readonly MovedRun[],
     victims: ReadonlyMap<number, KnownObject>,
   ): Promise<void> {
-    const { disk, signal } = this.#options;
+    const { disk, reader, signal } = this.#options;
     signal.throwIfAborted();
     const pieces = batch.map(({ seq, at, length }): Piece => {
       const { headerBytes = 0, dataBytes = 0 } = victims.get(seq) ?? {};
       return { origin: 0, seq, headerBytes, dataBytes, at, into: new Uint8Array(length) };
     });
-    await disk.reader.read(pieces);
-    for (const [index, run] of batch.entries()) {
+    await reader.read(pieces);
+    for (const [index, { offset, seq, at }] of batch.entries()) {
       const piece = pieces[index];
-      if (piece !== undefined) await disk.move(run, piece.into);
+      if (piece !== undefined) await disk.relocate(piece.into, offset, { origin: 0, seq, at });
     }
   }
 
-  /** Deletes the log objects that the checkpoint and the snapshots do not need. */
-  async #deleteDead(
-    { seq: boundary, map }: PublishedCheckpoint,
-    needed: Needed,
+  /** Deletes log objects that nobody needs. */
+  async #delete(
+    dead: readonly KnownObject[],
   ): Promise<{ deletedObjects: number; deletedBytes: number }> {
-    const { disk, signal } = this.#options;
-    const dead = [...ownObjects(map)].filter((each) =>
-      each.seq <= boundary && isDead(each, needed)
-    );
+    const { disk, store, reader, signal } = this.#options;
     let deletedBytes = 0;
     for (let first = 0; first < dead.length; first += DELETE_KEYS_MAX) {
       const some = dead.slice(first, first + DELETE_KEYS_MAX);
-      await disk.store.delete(some.map(({ seq }) => logKey(seq)), { signal });
-      const seqs = some.map(({ seq }) => seq);
-      for (const seq of seqs) disk.reader.forget?.(0, seq);
-      disk.forgetObjects(seqs);
-      for (const each of some) deletedBytes += objectBytes(each.headerBytes, each.dataBytes);
+      await store.delete(some.map(({ seq }) => logKey(seq)), { signal });
+      for (const { seq, headerBytes, dataBytes } of some) {
+        reader.forget?.(0, seq);
+        disk.map.objects(0).forget(seq);
+        deletedBytes += objectBytes(headerBytes, dataBytes);
+      }
     }
     return { deletedObjects: dead.length, deletedBytes };
   }
 
   /** Deletes checkpoints before this one, but for those that snapshots are made from. */
   async #deleteCheckpoints(
-    { seq: boundary }: PublishedCheckpoint,
+    boundary: number,
     snapshots: readonly SnapshotDescription[],
   ): Promise<number> {
-    const { disk: { store }, signal } = this.#options;
+    const { store, signal } = this.#options;
     const kept = new Set(snapshots.map(({ checkpoint }) => checkpoint));
     const old: string[] = [];
     for await (const { key } of store.list(CHECKPOINT_PREFIX, { signal })) {
@@ -312,9 +281,4 @@ function victimsOf(
     victims.set(each.seq, each);
   }
   return victims;
-}
-
-/** Lets other work run. */
-function turn(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, 0));
 }

@@ -18,6 +18,7 @@
  */
 import { crc32 } from "node:zlib";
 import { beginsWith, getId, getU64, putAscii, putId, putU64, viewOf } from "../bytes.ts";
+import type { Writer } from "../hooks.ts";
 import { WAL_CLAIMS_MAX } from "./limits.ts";
 
 /** Bytes of a header, and of a record without its data. */
@@ -40,14 +41,6 @@ const RECORD_USE_AT = 32, DATA_BYTES_AT = 48;
 export const RECORD_KINDS = ["wrap", "write", "zero", "trim"] as const;
 /** One of RECORD_KINDS. */
 export type RecordKind = typeof RECORD_KINDS[number];
-
-/** A writer of a volume. */
-export interface Writer {
-  /** Its epoch. */
-  readonly epoch: number;
-  /** Its nonce, 16 bytes in hexadecimal. */
-  readonly nonce: string;
-}
 
 /** A header. */
 export interface WalHeader {

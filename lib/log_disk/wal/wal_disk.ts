@@ -14,26 +14,15 @@ import type { Log } from "../../block/context.ts";
 import { BlockError } from "../../block/errors.ts";
 import { chain, ensure } from "../../block/maybe.ts";
 import type { Backend, Maybe } from "../../block/types.ts";
-import type { Writer } from "./format.ts";
+import type { Writer, WriterHooks } from "../hooks.ts";
 import { WAL_DRAIN_SHARE } from "./limits.ts";
 import type { WalPosition, WalRecord, WriteAheadLog } from "./write_ahead_log.ts";
-
-/** What a writer of a volume asks before it does something: how a write-ahead log takes part in it. */
-export interface WriterHooks {
-  /**
-   * `next` is about to claim the volume, whose latest writer was `last` (null: there was none). The
-   * attach fails with what this throws; nothing was sent yet.
-   */
-  beforeClaim(volume: string, last: Writer | null, next: Writer): Promise<void>;
-  /** A log object with writes is about to be created: they all were accepted before this call. */
-  beforeCreate(): Promise<void>;
-}
 
 /** How a write-ahead log takes part in what a writer does. */
 export function walHooks(wal: WriteAheadLog): WriterHooks {
   return {
     beforeClaim: async (volume, last, next) => {
-      wal.checkOwner(volume, last ?? { epoch: 0, nonce: "" });
+      wal.checkOwner(volume, last);
       await wal.claim(next);
     },
     beforeCreate: () => wal.sync(),
@@ -41,7 +30,10 @@ export function walHooks(wal: WriteAheadLog): WriterHooks {
 }
 
 /** The disk below, as far as a write-ahead log needs it. */
-export type DiskBelow = Required<Pick<Backend, "trim" | "zero">> & Backend;
+export type DiskBelow = Required<Pick<Backend, "trim" | "zero">> & Backend & {
+  /** Why nothing can be written any more; null while it can. */
+  readonly failure: BlockError | null;
+};
 
 /** What a disk with a write-ahead log is made of. */
 export interface WalDiskOptions {
@@ -232,9 +224,8 @@ class WalDisk implements Backend {
 
   async #sync(): Promise<void> {
     // A disk that another writer has taken over will never have these writes.
-    if (this.#disk.geometry.readOnly) {
-      throw new BlockError("EROFS", "Cannot flush: another writer has taken over the volume");
-    }
+    const { failure } = this.#disk;
+    if (failure !== null) throw failure;
     await this.#wal.sync();
   }
 }

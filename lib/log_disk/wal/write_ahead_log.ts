@@ -12,6 +12,7 @@
 import type { Random } from "../../block/context.ts";
 import { BlockError, toBlockError } from "../../block/errors.ts";
 import type { Maybe } from "../../block/types.ts";
+import type { Writer } from "../hooks.ts";
 import type { FileAccess, RawFile } from "../../sys/file_access.ts";
 import {
   decodeHeader,
@@ -27,7 +28,6 @@ import {
   RING_AT,
   sealRecord,
   type WalHeader,
-  type Writer,
 } from "./format.ts";
 import { WAL_BYTES_MAX, WAL_BYTES_MIN, WAL_RECORD_DATA_BYTES_MAX } from "./limits.ts";
 
