@@ -27,7 +27,7 @@ import {
   type Reign,
   reigns,
 } from "./oracle.ts";
-import { type Faults, Host, type KillPoint, NO_FAULTS, World } from "./world.ts";
+import { type CallPoint, type Faults, Host, NO_FAULTS, World } from "./world.ts";
 
 /** The code under test: as it is, or with a bug planted. */
 export interface Engine {
@@ -47,8 +47,10 @@ export interface Scenario {
   readonly checkpointObjects: number;
   /** Slots of the window. */
   readonly windowSlots: number;
+  /** Nobody is paused, killed or taken over from but where this is told. */
+  readonly quiet: boolean;
   /** Where the first host is killed, if it is to be. */
-  readonly killPoint: KillPoint | null;
+  readonly killPoint: CallPoint | null;
 }
 
 /** What a run was. */
@@ -162,8 +164,9 @@ class Run {
     const { random } = this.world;
     const awake = this.#sessions.filter(({ host }) => !host.isDead && !host.isPaused);
     const living = this.#hosts.filter((host) => !host.isDead);
-    const draw = random.below(100);
-    if (this.#attaching === 0 && (awake.length === 0 || draw < 3)) {
+    const draw = this.#scenario.quiet ? 10 + random.below(90) : random.below(100);
+    const attachers = this.#scenario.quiet ? 1 : 2;
+    if (this.#attaching < attachers && (awake.length === 0 || draw < 3)) {
       this.#newHost(living);
     } else if (draw < 8 && living.length > 0) {
       const host = random.pick(living);
@@ -181,11 +184,15 @@ class Run {
   }
 
   #newHost(living: readonly Host[]): void {
-    const { hostsMax, faults, killPoint } = this.#scenario;
+    const { hostsMax, faults, killPoint, quiet } = this.#scenario;
     if (living.length >= hostsMax) living[0]?.kill();
     const first = this.#hosts.length === 0;
     const name = `host${this.#hosts.length}`;
-    const host = new Host(this.world, name, faults, first ? killPoint : null);
+    // A host that is held up while it attaches meets a log that has gone on.
+    const { random } = this.world;
+    const point = random.oneIn(2) ? "before" as const : "after" as const;
+    const pause = !first && !quiet && random.oneIn(2) ? { call: random.below(12), point } : null;
+    const host = new Host(this.world, name, faults, { kill: first ? killPoint : null, pause });
     this.#hosts.push(host);
     this.#background(this.#attach(host));
   }
@@ -359,6 +366,7 @@ export function scenarioOf(seed: number): Scenario {
     faults,
     checkpointObjects: 3 + random.below(20),
     windowSlots: random.pick([2, 3, 4, 16]),
+    quiet: false,
     killPoint: null,
   };
 }

@@ -51,7 +51,6 @@ export class RecordingBucket extends MemoryBucket {
 
 interface Event {
   readonly dueUs: number;
-  readonly order: number;
   readonly happen: () => void;
 }
 
@@ -62,7 +61,6 @@ export class World {
   /** Calls of all hosts at each of their points, as they happened. */
   readonly calls: string[] = [];
   #nowUs = 0;
-  #order = 0;
   #events: Event[] = [];
 
   constructor(seed: number) {
@@ -76,22 +74,25 @@ export class World {
 
   /** Lets something happen later. */
   after(ms: number, happen: () => void): void {
-    this.#events.push({ dueUs: this.#nowUs + ms * 1000, order: this.#order, happen });
-    this.#order += 1;
+    this.#events.push({ dueUs: this.#nowUs + ms * 1000, happen });
   }
 
-  /** Lets the next thing happen, and all that follows from it at once; false if there is nothing. */
-  async step(): Promise<boolean> {
+  /**
+   * Lets all run that follows from what has happened, and then the next thing happen. False if there is
+   * nothing, or no need any more.
+   */
+  async step(isEnough: () => boolean = () => false): Promise<boolean> {
     await settle();
-    let next: Event | undefined;
-    for (const event of this.#events) {
-      if (next === undefined || event.dueUs < next.dueUs) next = event;
+    if (isEnough()) return false;
+    let next = 0;
+    for (const [index, { dueUs }] of this.#events.entries()) {
+      if (dueUs < (this.#events[next]?.dueUs ?? 0)) next = index;
     }
-    if (next === undefined) return false;
-    this.#events = this.#events.filter((event) => event !== next);
-    this.#nowUs = Math.max(this.#nowUs, next.dueUs);
-    next.happen();
-    await settle();
+    // In the order in which they were added, for those that are due at the same time.
+    const [event] = this.#events.splice(next, 1);
+    if (event === undefined) return false;
+    this.#nowUs = Math.max(this.#nowUs, event.dueUs);
+    event.happen();
     return true;
   }
 
@@ -100,12 +101,8 @@ export class World {
     let isDone = false;
     const done = (): void => void (isDone = true);
     promise.then(done, done);
-    await settle();
-    while (!isDone) {
-      if (!await this.step()) {
-        throw new Error("Nothing happens any more, and what was waited for has not");
-      }
-    }
+    while (await this.step(() => isDone));
+    if (!isDone) throw new Error("Nothing happens any more, and what was waited for has not");
     return await promise;
   }
 
@@ -120,11 +117,19 @@ function settle(): Promise<void> {
   return new Promise((resolve) => setImmediate(() => resolve()));
 }
 
-/** Where a host is to be killed: the call, and whether before or after its effect. */
-export interface KillPoint {
+/** Where a host is to be killed or paused: the call, and whether before or after its effect. */
+export interface CallPoint {
   readonly call: number;
   readonly point: "before" | "after";
 }
+
+/** What is to happen to a host at its calls. */
+export interface Fortune {
+  readonly kill: CallPoint | null;
+  readonly pause: CallPoint | null;
+}
+
+const NO_FORTUNE: Fortune = { kill: null, pause: null };
 
 /** A machine that runs a disk. */
 export class Host {
@@ -134,16 +139,16 @@ export class Host {
   readonly lines: string[] = [];
   readonly #world: World;
   readonly #faults: Faults;
-  readonly #killPoint: KillPoint | null;
+  readonly #fortune: Fortune;
   #isPaused = false;
   #isDead = false;
   #held: (() => void)[] = [];
 
-  constructor(world: World, name: string, faults: Faults, killPoint: KillPoint | null = null) {
+  constructor(world: World, name: string, faults: Faults, fortune: Fortune = NO_FORTUNE) {
     this.#world = world;
     this.name = name;
     this.#faults = faults;
-    this.#killPoint = killPoint;
+    this.#fortune = fortune;
     this.store = new MemoryStore(world.bucket, this.#plan(), name);
     const note = (message: string): void => void this.lines.push(message);
     const log: Log = { error: note, warn: note, info: note, debug: note };
@@ -220,7 +225,9 @@ export class Host {
     world.calls.push(
       `${world.nowUs} ${this.name} ${call.number} ${call.verb} ${call.key} ${point}`,
     );
-    if (call.number === this.#killPoint?.call && point === this.#killPoint.point) this.kill();
+    const { kill, pause } = this.#fortune;
+    if (call.number === kill?.call && point === kill.point) this.kill();
+    if (call.number === pause?.call && point === pause.point) this.pause();
     const delayMs = random.below(point === "late" ? LATE_MS_MAX : DELAY_MS_MAX);
     return new Promise((resolve) => {
       world.after(delayMs, () => {
