@@ -60,7 +60,10 @@ export interface LineReader {
   read(pieces: readonly Piece[]): Maybe<void>;
   /** Hint that these are going to be read; `into` is empty, and `length` says how much. */
   prefetch?(pieces: readonly (Omit<Piece, "into"> & { readonly length: number })[]): void;
-  /** Lines of an object of this volume that has just become durable: what is in memory need not be read. */
+  /**
+   * Lines of an object of this volume that has just become durable, each with its checksum: what is in
+   * memory need not be read.
+   */
   offer?(seq: number, lines: readonly Uint8Array[]): void;
   /** The object is about to be deleted: what is kept of it can go. */
   forget?(origin: number, seq: number): void;

@@ -159,10 +159,11 @@ export class CachedReader implements LineReader, AsyncDisposable {
     running.then(() => this.#ahead.delete(running));
   }
 
-  /** Keeps copies of lines that are in memory anyway, since they were just written. */
+  /** Keeps copies of lines, with their checksums, that are in memory anyway since they were just written. */
   offer(seq: number, lines: readonly Uint8Array[]): void {
-    for (const [line, bytes] of lines.entries()) {
-      this.#cache.put(keyOf(0, seq), line, Uint8Array.from(bytes));
+    for (const [line, stored] of lines.entries()) {
+      const data = stored.subarray(0, stored.length - CHECK_BYTES);
+      this.#cache.put(keyOf(0, seq), line, Uint8Array.from(data));
     }
   }
 
