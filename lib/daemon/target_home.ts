@@ -223,7 +223,8 @@ function manage(management: Management, verb: ThreadVerb, argument: string): unk
     case "crash":
       return management[verb]?.();
     case "commit":
-      return management.commit?.();
+    case "collect":
+      return management[verb]?.();
     default:
       return management[verb]?.(argument);
   }
