@@ -223,8 +223,7 @@ function manage(management: Management, verb: ThreadVerb, argument: string): unk
     case "crash":
       return management[verb]?.();
     case "commit":
-    case "collect":
-      return management[verb]?.();
+      return management.commit?.();
     default:
       return management[verb]?.(argument);
   }
