@@ -15,3 +15,4 @@ export {
   type S3Credentials,
   type S3Options,
 } from "./s3/mod.ts";
+export { type PatienceContext, type PatientStore, patientStore } from "./patience.ts";
