@@ -207,7 +207,9 @@ function noteBehindEnd({ log }: Inventory, loaded: Loaded | null, findings: Find
   const behind = log.filter(({ seq }) => seq > end).length;
   if (behind === 0) return;
   findings.note(
-    `${behind} log objects are behind the end of the log (${logKey(end)}), as a crash leaves them; ` +
+    `${behind} log objects are behind the end of the log (${
+      logKey(end)
+    }), as a crash leaves them; ` +
       "if the disk was closed properly, the object before them was lost",
   );
 }
