@@ -148,3 +148,18 @@ Deno.test("openManagedDisk() flushes to its write-ahead log while the store does
   await assert.rejects(open(host, PLAIN_PLAN), { errno: "EBUSY" });
   await assert.rejects(open(host, PLAIN_PLAN), /another writer has continued the volume/);
 });
+
+Deno.test("openManagedDisk() gives what it has in memory at once, without a promise", async () => {
+  const random = seededRandom(2), files = new CrashFiles({ seed: 2 });
+  const host: Host = { bucket: new MemoryBucket(), files, random };
+  await createVolume(new MemoryStore(host.bucket), { diskBytes: BLOCK * BLOCKS }, testContext());
+  const { backend } = await open(host, PLAIN_PLAN);
+  await backend.write(tagged(5, 4), 0, { fua: true });
+  await backend[Symbol.asyncDispose]();
+  const again = await open(host, PLAIN_PLAN), into = new Uint8Array(BLOCK);
+  await again.backend.read(into, 0);
+  into.fill(0);
+  assert.equal(again.backend.read(into, BLOCK), undefined);
+  assert.deepEqual(into, tagged(5, 1));
+  await again.backend[Symbol.asyncDispose]();
+});
