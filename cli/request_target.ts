@@ -51,6 +51,8 @@ export interface FoundTarget {
 export interface OpenRequestTarget extends AsyncDisposable {
   /** Where requests go. */
   readonly device: Device;
+  /** What is behind that: knows holes, which dm-user cannot tell. */
+  readonly storage: Device;
   /** What it is, for a human. */
   readonly shown: string;
 }
@@ -91,6 +93,7 @@ export async function openRequestTarget(
   const device = new Device(front, { name, clock, log: cliLog(io), flushAtEnd: false });
   return {
     device,
+    storage: below.device,
     shown: `a simulated dm-user device on ${below.shown}`,
     [Symbol.asyncDispose]: () => device[Symbol.asyncDispose](),
   };
@@ -112,7 +115,7 @@ async function openSpec(
     ...{ registry, log: cliLog(io), readOnly, flushAtEnd: false, mayBlock },
     ...(clock === undefined ? {} : { clock }),
   });
-  return { device, shown: spec.text, [Symbol.asyncDispose]: close };
+  return { device, storage: device, shown: spec.text, [Symbol.asyncDispose]: close };
 }
 
 /** The address of a target of the running daemon. */

@@ -22,7 +22,7 @@ export interface BenchSubject {
 }
 
 const COLUMNS: readonly Column[] = [
-  { title: "OPERATION" },
+  { title: "OP" },
   { title: "COUNT", right: true },
   { title: "IOPS", right: true },
   { title: "RATE", right: true },
@@ -86,7 +86,7 @@ function connectionsText(connections: readonly number[]): string {
 /** The words with which the second run of a verified load begins. */
 function againText(plan: BenchPlan, report: LoadReport): string {
   return `the same options and --verify-only --ops ${report.total.count}` +
-    (plan.end.requests === undefined ? "" : " (instead of --ops)");
+    (plan.end.requests === undefined ? " instead of --time or --bytes" : "");
 }
 
 /** The head of the report. */

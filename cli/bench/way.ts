@@ -134,7 +134,7 @@ export async function openBenchWay(
   let size: number;
   try {
     size = usedSize(target.device, plan);
-    if (writes) await checkWritable(target.device, clock, options.overwrite);
+    if (writes) await checkWritable(target.storage, clock, options.overwrite);
   } catch (error) {
     await target[Symbol.asyncDispose]();
     throw error;
