@@ -6,7 +6,7 @@
  */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { firstLine, pinning } from "./commands.ts";
+import { command, firstLine, pinning } from "./commands.ts";
 
 /** What a server serves: memory of its own, or one raw file that all servers share in turn. */
 export type Storage = "memory" | "file";
@@ -28,6 +28,9 @@ export interface Server {
   /** `folder` is empty and private; `file` is the image, `size` bytes large. */
   start(storage: Storage, folder: string, file: string, size: number): Promise<Running>;
 }
+
+/** The export of a server that wants a name. */
+const EXPORT = "disk";
 
 const MAIN = fileURLToPath(new URL("../cli/main.ts", import.meta.url));
 
@@ -68,6 +71,39 @@ export async function start(folder: string, args: readonly string[]): Promise<Ru
   return { uri, pid: child.pid, stop };
 }
 
+/** Starts nbd-server, which goes into the background and has a process for each connection. */
+async function startNbdServer(folder: string, file: string): Promise<Running> {
+  const socket = join(folder, "socket"), pidFile = join(folder, "pid");
+  const config = join(folder, "config");
+  const lines = ["[generic]", `unixsock = ${socket}`, `[${EXPORT}]`, `exportname = ${file}`, ""];
+  await Deno.writeTextFile(config, lines.join("\n"));
+  const cpu = String(pinning().server);
+  await command("taskset", ["-c", cpu, "nbd-server", "-C", config, "-p", pidFile]);
+  const uri = `nbd+unix:///${EXPORT}?socket=${socket}`;
+  await served(uri);
+  const pid = Number(await Deno.readTextFile(pidFile));
+  const stop = async (): Promise<void> => {
+    Deno.kill(pid, "SIGTERM");
+    await command("tail", [`--pid=${pid}`, "-s", "0.05", "-f", "/dev/null"]);
+  };
+  return { uri, pid, stop };
+}
+
+/** Begins with a file of `size` bytes in memory, which is removed when the server has stopped. */
+async function onScratch(
+  size: number,
+  begin: (file: string) => Promise<Running>,
+): Promise<Running> {
+  const file = await Deno.makeTempFile({ dir: "/dev/shm" });
+  await Deno.truncate(file, size);
+  const running = await begin(file);
+  const stop = async (): Promise<void> => {
+    await running.stop();
+    await Deno.remove(file);
+  };
+  return { ...running, stop };
+}
+
 /** Starts dmu with a socket in `folder` and what else is on its command line. */
 export function startDmu(folder: string, args: readonly string[]): Promise<Running> {
   return start(folder, [
@@ -104,18 +140,22 @@ export const SERVERS: readonly Server[] = [
     name: "qemu-nbd",
     version: ["qemu-nbd", "--version"],
     notes: { memory: "raw file in /dev/shm, as it has no memory of its own", file: "raw file" },
-    async start(storage, folder, file, size): Promise<Running> {
-      const scratch = storage === "memory" ? await Deno.makeTempFile({ dir: "/dev/shm" }) : null;
-      if (scratch !== null) await Deno.truncate(scratch, size);
-      const running = await start(folder, [
-        ...["qemu-nbd", "--socket", join(folder, "socket"), "--persistent", "--shared=0"],
-        ...["--format=raw", scratch ?? file],
-      ]);
-      const stop = async (): Promise<void> => {
-        await running.stop();
-        if (scratch !== null) await Deno.remove(scratch);
-      };
-      return { ...running, stop };
+    start(storage, folder, file, size): Promise<Running> {
+      const begin = (path: string): Promise<Running> =>
+        start(folder, [
+          ...["qemu-nbd", "--socket", join(folder, "socket"), "--persistent", "--shared=0"],
+          ...["--format=raw", path],
+        ]);
+      return storage === "memory" ? onScratch(size, begin) : begin(file);
     },
+  },
+  {
+    name: "nbd-server",
+    version: ["nbd-server", "-V"],
+    notes: { memory: "raw file in /dev/shm, as it has no memory of its own", file: "raw file" },
+    start: (storage, folder, file, size) =>
+      storage === "memory"
+        ? onScratch(size, (path) => startNbdServer(folder, path))
+        : startNbdServer(folder, file),
   },
 ];
