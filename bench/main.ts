@@ -71,7 +71,7 @@ async function available(): Promise<Server[]> {
 async function versions(servers: readonly Server[]): Promise<string[]> {
   const all = servers.slice(1).map(({ version: [path = "", ...args] }) => firstLine(path, args));
   return [await firstLine("fio", ["--version"]), ...await Promise.all(all)]
-    .map((each) => (each ?? "").replace(/^This is | version/g, "").replace(/ \(.*/, ""));
+    .map((each) => (each ?? "").replace(/^This is |^.*\/| version/g, "").replace(/ \(.*/, ""));
 }
 
 async function pageText(

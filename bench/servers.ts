@@ -38,7 +38,7 @@ const MAIN = fileURLToPath(new URL("../cli/main.ts", import.meta.url));
 export const DMU: readonly string[] = [Deno.execPath(), "run", "--allow-all", "--quiet", MAIN];
 
 /** Time that a server may take to start, in ms. */
-const START_MS_MAX = 10_000;
+const START_MS_MAX = 60_000;
 
 /** Waits until a client is served. */
 async function served(uri: string): Promise<void> {
@@ -111,8 +111,7 @@ export function startDmu(folder: string, args: readonly string[]): Promise<Runni
     "serve",
     "--driver",
     "auto",
-    "--nbd",
-    `unix:${join(folder, "socket")}`,
+    ...["--nbd", `unix:${join(folder, "socket")}`],
     ...args,
   ]);
 }
@@ -124,7 +123,11 @@ export const SERVERS: readonly Server[] = [
     version: [...DMU, "version"],
     notes: { memory: "memory backend", file: "file backend" },
     start: (storage, folder, file, size) =>
-      startDmu(folder, [`default=${storage === "memory" ? `memory:${size}` : `file:${file}`}`]),
+      startDmu(folder, [
+        "--control",
+        "none",
+        `default=${storage === "memory" ? `memory:${size}` : `file:${file}`}`,
+      ]),
   },
   {
     name: "nbdkit",

@@ -41,6 +41,10 @@ const FOLDERS: readonly {
   { folder: "lib/dirty_log", imports: ["lib/block", "lib/sys"] },
   { folder: "lib/trace", imports: ["lib/block", "lib/stream", "lib/sys"] },
   { folder: "lib/sys", imports: [] },
+  {
+    folder: "lib/bench",
+    imports: ["lib/block", "lib/nbd", "lib/stream", "lib/sys", "lib/testing"],
+  },
   { folder: "lib/testing", imports: ["lib/block", "lib/sys"] },
   { folder: "lib/daemon", imports: ["lib", "backends"] },
   { folder: "tests", imports: [""] },
