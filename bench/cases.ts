@@ -10,7 +10,7 @@ import { systemClock } from "../lib/daemon/context.ts";
 import { type NbdWire, openNbdWire } from "../lib/bench/nbd_load.ts";
 import { parseNbdUri } from "../lib/nbd/uri.ts";
 import { command, memoryBytes } from "./commands.ts";
-import { type Load, LOADS, measure, measureMixed, measureOnce } from "./load.ts";
+import { type Load, LOADS, measure, measureMixed } from "./load.ts";
 import type { Metric } from "./rows.ts";
 import type { Running, Server, Storage } from "./servers.ts";
 
@@ -239,8 +239,7 @@ function coldCase(load: Load, title: string): Case {
         const { seconds } = bench.plan;
         // What is dirty stays; then the file's pages are given up.
         await command("dd", [`of=${file}`, "oflag=nocache", "conv=notrunc,fdatasync", "count=0"]);
-        const span = [`--size=${DISK_BYTES}`, "--time_based", `--runtime=${seconds}`];
-        return { rate: (await measureOnce(running, load, span)).requestsPerSecond };
+        return { rate: (await measure(running, load, DISK_BYTES, 0, seconds)).requestsPerSecond };
       }),
   };
 }

@@ -45,6 +45,7 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
       ...["-c", String(pinning().client), ...DMU, "bench", server.uri, "--json", "--overwrite"],
       ...["--rw", load.write ? "write" : "read", "--block-size", String(load.block)],
       ...["--depth", String(load.depth), "--time", String(seconds)],
+      ...["--warm-up", "1"],
     ]);
     const { total, cpuUsPerRequest } = JSON.parse(text);
     return { rate: Number(total.requestsPerSecond), cpu: Number(cpuUsPerRequest) };
@@ -54,7 +55,13 @@ const GENERATORS: Readonly<Record<string, Generator>> = {
       ...["-c", String(pinning().client), "fio", "--name=load", "--ioengine=nbd"],
       ...[`--uri=${server.uri}`, `--rw=rand${load.write ? "write" : "read"}`],
       ...[`--bs=${load.block}`, `--iodepth=${load.depth}`, `--size=${DEVICE_BYTES}`],
-      ...["--time_based", `--runtime=${seconds}`, "--norandommap", "--output-format=json"],
+      ...[
+        "--time_based",
+        `--runtime=${seconds}`,
+        "--ramp_time=1",
+        "--norandommap",
+        "--output-format=json",
+      ],
     ]);
     const [job] = JSON.parse(text.slice(text.indexOf("{"))).jobs;
     const side = load.write ? job.write : job.read;

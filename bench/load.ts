@@ -83,7 +83,7 @@ async function fio(uri: string, each: Load, span: readonly string[]): Promise<Fi
 }
 
 function timed(size: number, seconds: number): string[] {
-  return [`--size=${size}`, "--time_based", `--runtime=${seconds}`];
+  return [`--size=${size}`, "--time_based", `--runtime=${Math.round(seconds * 1000)}ms`];
 }
 
 /** Random reads and writes, 7 to 3, 4 KiB each, `requests` of them at depth 64. */

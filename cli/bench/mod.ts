@@ -51,6 +51,7 @@ export function benchCommand(io: CliIo): AnyCommand {
       `how long, in seconds (default ${LOAD_TIME_S})`,
       seconds(LOAD_TIME_S_MAX, 0.001),
     )
+    .option("--warm-up <s>", "seconds before that, which do not count", seconds(LOAD_TIME_S_MAX))
     .option("--ops <n>", "end after so many requests", wholeNumber(1, 2 ** 52))
     .option("--bytes <size>", "end after so many bytes")
     .option("--size <size>", "use only so much of the target, or create it so large")
@@ -93,5 +94,5 @@ export function benchCommand(io: CliIo): AnyCommand {
         ],
       ]),
     )
-    .action((target = TARGET_DEFAULT, options) => runBench(io, target, options));
+    .action((target, options) => runBench(io, target ?? TARGET_DEFAULT, options));
 }

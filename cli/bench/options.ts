@@ -30,6 +30,7 @@ export interface BenchOptions {
   readonly depth?: number | undefined;
   readonly connections?: number | undefined;
   readonly time?: number | undefined;
+  readonly warmUp?: number | undefined;
   readonly ops?: number | undefined;
   readonly bytes?: string | undefined;
   readonly size?: string | undefined;
@@ -61,6 +62,8 @@ export interface BenchPlan {
   readonly depth: number;
   readonly connections: number;
   readonly end: LoadEnd;
+  /** Time at the beginning that does not count, µs. */
+  readonly warmUpUs: number;
   /** Bytes of the target that are used; all of it if null. */
   readonly size: number | null;
   readonly rate: number | undefined;
@@ -133,6 +136,14 @@ export function planOf(options: BenchOptions): BenchPlan {
         `${LOAD_SLOTS_MAX} requests and ${LOAD_BUFFER_BYTES_MAX} bytes are possible`,
     );
   }
+  if (
+    options.warmUp !== undefined &&
+    (requests !== undefined || bytes !== undefined || verify !== "no")
+  ) {
+    throw new UsageError(
+      "Cannot use --warm-up with --ops, --bytes or verification: it belongs to --time",
+    );
+  }
   if (verify === "only" && (time !== undefined || bytes !== undefined)) {
     throw new UsageError(
       "Cannot use --time or --bytes with --verify-only: everything is read once, and --ops tells " +
@@ -142,6 +153,7 @@ export function planOf(options: BenchOptions): BenchPlan {
   return {
     ...{ readShare, pattern, blockSizes, depth, connections, seed, verify, rate: options.rate },
     end: { timeUs, requests, bytes },
+    warmUpUs: (options.warmUp ?? 0) * 1e6,
     size: bytesOf("--size", options.size) ?? null,
     stampBytes: stampBytes(blockSizes, verify),
   };

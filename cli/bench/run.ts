@@ -32,12 +32,14 @@ function cpuUs(): number {
 async function runLoad(
   io: CliIo,
   way: BenchWay,
-  load: Load,
+  settings: LoadSettings,
   depth: number,
   base: { readonly clock: Clock; readonly signal: AbortSignal; readonly what: string },
 ): Promise<LoadReport> {
   const { clock, signal, what } = base;
-  const { timeUs, requests, bytes } = load.settings.end;
+  let cpuBegunUs = cpuUs();
+  const load = new Load({ ...settings, onWarm: () => cpuBegunUs = cpuUs() });
+  const { timeUs, requests, bytes } = settings.end;
   const [unit, total] = requests !== undefined
     ? ["requests", requests] as const
     : bytes !== undefined
@@ -48,7 +50,6 @@ async function runLoad(
     ...{ clock, signal },
     progress: (nowUs) => line.update(load.progress(nowUs) * total, total),
   };
-  const cpuBegunUs = cpuUs();
   try {
     await way.run(load, depth, options);
   } finally {
@@ -58,9 +59,9 @@ async function runLoad(
 }
 
 function settingsOf(plan: BenchPlan, way: BenchWay, stamps: Stamps | undefined): LoadSettings {
-  const { blockSizes, pattern, readShare, seed, end, rate } = plan;
+  const { blockSizes, pattern, readShare, seed, end, rate, warmUpUs } = plan;
   const { size, connections } = way;
-  return { size, blockSizes, pattern, readShare, seed, end, rate, stamps, connections };
+  return { size, blockSizes, pattern, readShare, seed, end, rate, stamps, connections, warmUpUs };
 }
 
 /** The stamps of a plan, or undefined. Throws UsageError if there would be too many. */
@@ -76,16 +77,16 @@ function stampsOf({ verify, stampBytes, seed, end }: BenchPlan, size: number): S
 }
 
 /** A load that reads all of the disk once. */
-function checkLoad(plan: BenchPlan, way: BenchWay, stamps: Stamps): Load {
+function checkLoad(plan: BenchPlan, way: BenchWay, stamps: Stamps): LoadSettings {
   const size = way.size - way.size % stamps.blockBytes;
   let block = CHECK_BYTES;
   while (size % block !== 0) block /= 2;
-  return new Load({
+  return {
     ...settingsOf(plan, way, stamps),
     ...{ size, readShare: 1, pattern: { kind: "sequential" }, rate: undefined },
     blockSizes: [{ min: block, max: block, weight: 1 }],
     end: { bytes: size },
-  });
+  };
 }
 
 /** Runs what is wanted. */
@@ -103,8 +104,7 @@ async function runPlan(
     const load = checkLoad(plan, way, stamps);
     return await runLoad(io, way, load, depth, { ...base, what: "check" });
   }
-  const load = new Load(settings);
-  const report = await runLoad(io, way, load, depth, { ...base, what: "bench" });
+  const report = await runLoad(io, way, settings, depth, { ...base, what: "bench" });
   if (readShare === 1) return report;
   await way.flush(base);
   if (stamps === undefined || report.interrupted) return report;

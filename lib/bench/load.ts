@@ -33,6 +33,10 @@ export interface LoadSettings extends SequenceSettings {
   readonly stamps?: Stamps | undefined;
   /** Connections, for counting; 1 if not told. */
   readonly connections?: number | undefined;
+  /** Time at the beginning, in µs, whose requests are made and not counted; only where the end is a time. */
+  readonly warmUpUs?: number | undefined;
+  /** Called when the warm-up is over. */
+  readonly onWarm?: (() => void) | undefined;
 }
 
 /** Room for one request in flight. A Device takes it as it is. */
@@ -94,6 +98,9 @@ export class Load {
   readonly #bytesMax: number;
   readonly #stamps: Stamps | null;
   #startUs = Number.NaN;
+  /** Requests that began before are not counted. */
+  #countFromUs = Number.NaN;
+  #warm = false;
   #endUs = Infinity;
   #bytes = 0;
   /** The sequence is at a request that was not begun. */
@@ -118,8 +125,11 @@ export class Load {
 
   /** Begins to measure. */
   start(nowUs: number): void {
+    const { warmUpUs = 0, end } = this.settings;
     this.#startUs = nowUs;
-    this.#endUs = nowUs + (this.settings.end.timeUs ?? Infinity);
+    this.#warm = warmUpUs === 0;
+    this.#countFromUs = nowUs + warmUpUs;
+    this.#endUs = this.#countFromUs + (end.timeUs ?? Infinity);
   }
 
   /** No more requests are begun: somebody ended it early. */
@@ -137,11 +147,11 @@ export class Load {
   progress(nowUs: number): number {
     const { timeUs, requests, bytes } = this.settings.end;
     const shares = [
-      timeUs === undefined ? 0 : (nowUs - this.#startUs) / timeUs,
+      timeUs === undefined ? 0 : (nowUs - this.#countFromUs) / timeUs,
       requests === undefined ? 0 : this.done / requests,
       bytes === undefined ? 0 : this.#bytes / bytes,
     ];
-    return Math.min(1, Math.max(...shares));
+    return Math.min(1, Math.max(0, ...shares));
   }
 
   /** Puts the next request into a slot, to be submitted now; or says why there is none. */
@@ -152,6 +162,10 @@ export class Load {
     ) {
       this.#stopped = true;
       return "over";
+    }
+    if (!this.#warm && nowUs >= this.#countFromUs) {
+      this.#warm = true;
+      this.settings.onWarm?.();
     }
     const { rate } = this.settings;
     if (rate === undefined) slot.startUs = nowUs;
@@ -194,15 +208,17 @@ export class Load {
         if (writes) this.#stamps.failed(offset, length);
       } else if (!writes) this.#stamps.check(slot.data, offset);
     }
-    if (error === null) this.#tally.done(writes, length, latencyUs, slot.connection);
-    else this.#tally.failed({ writes, offset, length }, latencyUs, error);
+    if (error === null) {
+      if (slot.startUs < this.#countFromUs) return;
+      this.#tally.done(writes, length, latencyUs, slot.connection);
+    } else this.#tally.failed({ writes, offset, length }, latencyUs, error);
   }
 
   /** The report, when nothing is in flight any more. `cpuUs` is what this process has used. */
   report(nowUs: number, cpuUs: number | null): ReturnType<LoadTally["report"]> {
     const stamps = this.#stamps;
     return this.#tally.report({
-      durationUs: nowUs - this.#startUs,
+      durationUs: Math.max(0, nowUs - this.#countFromUs),
       interrupted: this.#interrupted,
       cpuUsPerRequest: cpuUs === null || this.done === 0 ? null : cpuUs / this.done,
       verify: stamps === null ? null : {

@@ -106,9 +106,11 @@ function stamps(knows = true): Stamps {
 async function run(
   target: LoadTarget,
   wanted: LoadSettings,
-  depth = 4,
-  clock = new ReadClock(),
-  signal?: AbortSignal,
+  { depth = 4, clock = new ReadClock(), signal }: {
+    readonly depth?: number;
+    readonly clock?: ReadClock;
+    readonly signal?: AbortSignal;
+  } = {},
 ): Promise<ReturnType<Load["report"]>> {
   const load = new Load(wanted);
   await runOnDevice(target, load, depth, { clock, signal });
@@ -119,7 +121,7 @@ Deno.test("runOnDevice() ends after as many requests as told, whatever the depth
   for (const later of [false, true]) {
     for (const depth of [1, 7]) {
       const disk = new Disk(undefined, later);
-      const report = await run(disk, settings(), depth);
+      const report = await run(disk, settings(), { depth });
       assert.equal(report.total.count, 1000);
       assert.equal(report.read.count + report.write.count, 1000);
       assert.equal(report.total.bytes, 1000 * BLOCK);
@@ -134,15 +136,27 @@ Deno.test("runOnDevice() ends after as many bytes, and as much time, as told", a
   const bytes = await run(new Disk(), settings({ end: { bytes: 10 * BLOCK + 1 } }));
   assert.equal(bytes.total.count, 11);
   const clock = new ReadClock();
-  const time = await run(new Disk(), settings({ end: { timeUs: 5_000 } }), 4, clock);
+  const time = await run(new Disk(), settings({ end: { timeUs: 5_000 } }), { clock });
   assert.ok(time.durationUs >= 5_000 && time.durationUs < 5_020, String(time.durationUs));
   assert.ok(time.total.count > 1_000 && time.total.count < 5_000, "the clock was read for each");
+});
+
+Deno.test("runOnDevice() makes the requests of a warm-up and does not count them", async () => {
+  const disk = new Disk();
+  let warm = 0;
+  const report = await run(
+    disk,
+    settings({ end: { timeUs: 5_000 }, warmUpUs: 3_000, onWarm: () => warm = disk.log.length }),
+  );
+  assert.ok(warm > 500, String(warm));
+  assert.equal(report.total.count, disk.log.length - warm);
+  assert.ok(report.durationUs >= 5_000 && report.durationUs < 5_020, String(report.durationUs));
 });
 
 Deno.test("runOnDevice() submits the same requests for the same seed, done at once or later", async () => {
   const now = new Disk(), later = new Disk(undefined, true);
   await run(now, settings());
-  await run(later, settings(), 16);
+  await run(later, settings(), { depth: 16 });
   assert.deepEqual(later.log, now.log);
 });
 
@@ -152,8 +166,7 @@ Deno.test("runOnDevice() holds a rate, and counts latencies from when a request 
     const report = await run(
       new Disk(undefined, later),
       settings({ rate: 100, end: { timeUs: 1e6 } }),
-      4,
-      clock,
+      { clock },
     );
     assert.equal(report.total.count, 100);
     assert.ok(report.durationUs >= 1e6 - 10_000 && report.durationUs < 1e6 + 1_000);
@@ -165,7 +178,10 @@ Deno.test("runOnDevice() holds a rate, and counts latencies from when a request 
     slow.serve(request);
     clock.us += 20_000;
   });
-  const { total } = await run(slow, settings({ rate: 100, end: { requests: 50 } }), 1, clock);
+  const { total } = await run(slow, settings({ rate: 100, end: { requests: 50 } }), {
+    depth: 1,
+    clock,
+  });
   assert.ok(total.latency.maxUs > 500_000, `${total.latency.maxUs} µs`);
 });
 
@@ -194,7 +210,7 @@ Deno.test("runOnDevice() ends early when it is told to, with what was done", asy
     disk.serve(request);
     return Promise.resolve();
   });
-  const report = await run(disk, settings(), 4, new ReadClock(), stop.signal);
+  const report = await run(disk, settings(), { signal: stop.signal });
   assert.equal(report.interrupted, true);
   assert.ok(report.total.count >= 200 && report.total.count < 300, String(report.total.count));
 });
@@ -205,7 +221,7 @@ Deno.test("a verified load finds nothing wrong with a disk that is right", async
     const report = await run(
       new Disk(undefined, later),
       settings({ stamps: stamps(), blockSizes }),
-      8,
+      { depth: 8 },
     );
     assert.equal(report.total.count, 1000);
     assert.ok((report.verify?.checked ?? 0) > 500);
@@ -247,7 +263,7 @@ Deno.test("a verified load finds data of the wrong place, and a read that gave n
 Deno.test("a second run knows what the first one has written, and what of it is missing", async () => {
   const disk = new Disk(undefined, true);
   const first = settings({ stamps: stamps(), end: { requests: 700 } });
-  await run(disk, first, 8);
+  await run(disk, first, { depth: 8 });
   const check = async (known: Stamps): Promise<number> => {
     const all = settings({
       ...{ stamps: known, readShare: 1, pattern: { kind: "sequential" }, end: { bytes: SIZE } },

@@ -232,6 +232,7 @@ Deno.test("dmu bench refuses what cannot be meant, with exit code 2", async () =
     [["--time", "0"], /It must be a number of seconds from 0.001/],
     [["--depth", "257"], /It must be a whole number from 1 to 256/],
     [["--connections", "2"], /Cannot use --connections here/],
+    [["--warm-up", "1", "--ops", "5"], /Cannot use --warm-up with --ops/],
     [["--verify-only", "--time", "1"], /Cannot use --time or --bytes with --verify-only/],
     [["--block-size", "2M"], /Cannot use this block size on memory:1M: 1 MiB hold no block of 2M/],
     [["--what"], /unknown option '--what'; see dmu bench --help/],
