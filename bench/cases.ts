@@ -15,8 +15,6 @@ import type { Metric } from "./rows.ts";
 import type { Running, Server, Storage } from "./servers.ts";
 
 const KIB = 1024, MIB = 1024 * KIB, GIB = 1024 * MIB;
-/** Size of the disk, in bytes: it stays in the page cache. */
-export const DISK_BYTES: number = GIB;
 /** Size of the large disk, of which nothing is allocated at first. */
 const LARGE_BYTES = 64 * GIB;
 const FILL_CHUNK_BYTES = MIB;
@@ -30,6 +28,8 @@ export interface Plan {
   readonly runs: number;
   readonly warmUpSeconds: number;
   readonly seconds: number;
+  /** Size of the disk, in bytes: it stays in the page cache. */
+  readonly diskBytes: number;
   /** Ten million requests on the large disk, rather than a part of them. */
   readonly long: boolean;
 }
@@ -37,7 +37,7 @@ export interface Plan {
 /** What cases share. */
 export interface Bench {
   readonly folder: string;
-  /** Random data of DISK_BYTES, and their hash. */
+  /** Random data of the disk's size, and their hash. */
   readonly image: string;
   readonly imageHash: string;
   readonly plan: Plan;
@@ -56,11 +56,11 @@ export interface Case {
 }
 
 /** Writes random data to a new file; gives its hash. Not a byte of it is a hole or a zero page. */
-export async function makeImage(path: string): Promise<string> {
+export async function makeImage(path: string, bytes: number): Promise<string> {
   const hash = createHash("sha256");
   const chunk = new Uint8Array(FILL_CHUNK_BYTES);
   using file = await Deno.open(path, { write: true, createNew: true });
-  for (let done = 0; done < DISK_BYTES; done += chunk.length) {
+  for (let done = 0; done < bytes; done += chunk.length) {
     for (let at = 0; at < chunk.length; at += 65_536) {
       crypto.getRandomValues(chunk.subarray(at, at + 65_536));
     }
@@ -99,7 +99,7 @@ async function withServer<T>(
   const file = join(folder, "disk.img");
   // Runs after the first may find what others have written: it is data all the same.
   if (storage === "file" && first) await Deno.copyFile(image, file);
-  const running = await server.start(storage, own, file, DISK_BYTES);
+  const running = await server.start(storage, own, file, bench.plan.diskBytes);
   try {
     if (storage === "memory") await command("nbdcopy", [image, running.uri]);
     if (first) await checkData(bench, server, running);
@@ -132,8 +132,8 @@ function speedCase(load: Load, { title, goals, cpuGoals, cpu }: Wanted): Case {
     ],
     measure: (bench, server) =>
       withServer(bench, server, load.storage, async (running) => {
-        const { warmUpSeconds, seconds } = bench.plan;
-        const measured = await measure(running, load, DISK_BYTES, warmUpSeconds, seconds);
+        const { warmUpSeconds, seconds, diskBytes } = bench.plan;
+        const measured = await measure(running, load, diskBytes, warmUpSeconds, seconds);
         return { rate: measured.requestsPerSecond, cpu: measured.cpuUs };
       }),
   };
@@ -188,8 +188,8 @@ const BUSY_CASE: Case = {
   ],
   measure: (bench, server) =>
     withServer(bench, server, "file", async (running) => {
-      const { warmUpSeconds, seconds } = bench.plan;
-      const found = await measure(running, BUSY_LOAD, DISK_BYTES, warmUpSeconds, seconds);
+      const { warmUpSeconds, seconds, diskBytes } = bench.plan;
+      const found = await measure(running, BUSY_LOAD, diskBytes, warmUpSeconds, seconds);
       return { rate: found.requestsPerSecond, even: found.evenness };
     }),
 };
@@ -209,9 +209,9 @@ const IDLE_CASE: Case = {
   ],
   measure: (bench, server) =>
     withServer(bench, server, "file", async (running) => {
-      const { warmUpSeconds, seconds } = bench.plan;
+      const { warmUpSeconds, seconds, diskBytes } = bench.plan;
       const speed = async (): Promise<number> => {
-        const found = await measure(running, ALONE_LOAD, DISK_BYTES, warmUpSeconds, seconds);
+        const found = await measure(running, ALONE_LOAD, diskBytes, warmUpSeconds, seconds);
         return found.requestsPerSecond;
       };
       const alone = await speed();
@@ -236,10 +236,10 @@ function coldCase(load: Load, title: string): Case {
     metrics: [{ id: "rate", title, unit: "requests/s", better: "more" }],
     measure: (bench, server) =>
       withServer(bench, server, "file", async (running, file) => {
-        const { seconds } = bench.plan;
+        const { seconds, diskBytes } = bench.plan;
         // What is dirty stays; then the file's pages are given up.
         await command("dd", [`of=${file}`, "oflag=nocache", "conv=notrunc,fdatasync", "count=0"]);
-        return { rate: (await measure(running, load, DISK_BYTES, 0, seconds)).requestsPerSecond };
+        return { rate: (await measure(running, load, diskBytes, 0, seconds)).requestsPerSecond };
       }),
   };
 }

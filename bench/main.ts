@@ -9,6 +9,7 @@
  * @module
  */
 import { join } from "node:path";
+import { formatSize } from "../lib/block/size.ts";
 import { print } from "../tools/process.ts";
 import { type Bench, type Case, CASES, makeImage, MEMORY_CASES, type Plan } from "./cases.ts";
 import { firstLine, pinning } from "./commands.ts";
@@ -17,8 +18,9 @@ import { loadNote, machineText, writeSection } from "./page.ts";
 import { comparisonTable, type Row, rowData, rowText } from "./rows.ts";
 import { type Server, SERVERS } from "./servers.ts";
 
-const FULL = { runs: 5, warmUpSeconds: 1, seconds: 3 };
-const QUICK = { runs: 3, warmUpSeconds: 0.5, seconds: 1 };
+const MIB = 1024 * 1024;
+const FULL = { runs: 5, warmUpSeconds: 1, seconds: 3, diskBytes: 1024 * MIB };
+const QUICK = { runs: 3, warmUpSeconds: 0.5, seconds: 1, diskBytes: 256 * MIB };
 
 function progress(text: string): void {
   Deno.stderr.writeSync(new TextEncoder().encode(text));
@@ -83,7 +85,10 @@ async function pageText(
   const { server, client } = pinning();
   return [
     `${machineText()} ${(await versions(servers)).join(", ")}. Servers on CPU ${server}, the ` +
-    `client on CPU ${client}; medians of ${plan.runs} runs of ${plan.seconds} s in turns. ${load}`,
+    `client on CPU ${client}; a disk of ${
+      formatSize(plan.diskBytes)
+    }; medians of ${plan.runs} runs of ` +
+    `${plan.seconds} s in turns. ${load}`,
     comparisonTable(rows, servers.map(({ name }) => name)),
   ].join("\n\n");
 }
@@ -116,7 +121,7 @@ async function main(): Promise<void> {
     const bench: Bench = {
       folder,
       image,
-      imageHash: await makeImage(image),
+      imageHash: await makeImage(image, plan.diskBytes),
       plan,
       checked: new Set(),
     };
