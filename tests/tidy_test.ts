@@ -26,6 +26,10 @@ const FOLDERS: readonly {
   { folder: "backends/mod.ts", imports: ["backends", "lib/block", "lib/filters"] },
   { folder: "backends/nbd.ts", imports: ["lib/block", "lib/sys", "lib/nbd"] },
   { folder: "backends/mirror.ts", imports: ["lib/block", "lib/sys", "lib/dirty_log"] },
+  {
+    folder: "backends/s3",
+    imports: ["lib/block", "lib/sys", "lib/object_store", "lib/log_disk"],
+  },
   { folder: "lib/block", imports: [], types: ["lib/sys"] },
   { folder: "lib/filters", imports: ["lib/block"] },
   { folder: "lib/stream", imports: ["lib/block"] },
@@ -39,6 +43,8 @@ const FOLDERS: readonly {
     imports: ["lib/block", "lib/driver", "lib/fuse", "lib/handle", "lib/stream", "lib/sys"],
   },
   { folder: "lib/dirty_log", imports: ["lib/block", "lib/sys"] },
+  { folder: "lib/object_store", imports: ["lib/block", "lib/sys"] },
+  { folder: "lib/log_disk", imports: ["lib/block", "lib/sys", "lib/object_store"] },
   { folder: "lib/trace", imports: ["lib/block", "lib/stream", "lib/sys"] },
   { folder: "lib/sys", imports: [] },
   {
