@@ -71,7 +71,7 @@ export function progressLine(
   const share = total === 0 ? 1 : Math.min(1, done / total);
   const filled = Math.round(share * BAR_CELLS);
   const bar = "█".repeat(filled) + "░".repeat(BAR_CELLS - filled);
-  const percent = `${Math.floor(share * 100)}%`.padStart(4);
+  const percent = `${Math.floor(share * 100)}%`.padStart(3);
   const left = bytesPerSecond > 0 ? (total - done) / bytesPerSecond * 1000 : null;
   const eta = left === null ? "" : `, ${formatDuration(Math.max(1000, left))} left`;
   const rate = bytesPerSecond <= 0 || unit === "ms"
@@ -80,7 +80,7 @@ export function progressLine(
     ? `, ${formatRate(bytesPerSecond)}`
     : `, ${formatCount(bytesPerSecond)}/s`;
   const whole = WHOLE[unit](total);
-  const line = `${what} ${bar}${percent} of ${whole}${rate}${eta}`;
+  const line = `${what} ${bar} ${percent} of ${whole}${rate}${eta}`;
   return line.slice(0, Math.min(columns, COLUMNS_MAX) - 1);
 }
 
