@@ -45,13 +45,17 @@ export function machineText(): string {
     `Linux ${Deno.osRelease()}, Deno ${Deno.version.deno}.`;
 }
 
+/** The page's text with `content` as its section. Throws if it has no such section. */
+export function withSection(text: string, section: Section, content: string): string {
+  sectionOf(text, section);
+  const [begin, end] = markers(section);
+  const head = text.slice(0, text.indexOf(begin) + begin.length);
+  return `${head}\n\n${content.trim()}\n\n${text.slice(text.indexOf(end))}`;
+}
+
 /** Puts `content` into a section of the page, and formats it. */
 export async function writeSection(section: Section, content: string): Promise<void> {
   const text = await Deno.readTextFile(PAGE);
-  const old = sectionOf(text, section);
-  const [begin] = markers(section);
-  const at = text.indexOf(begin) + begin.length;
-  const rest = text.slice(at).replace(old, () => content.trim());
-  await Deno.writeTextFile(PAGE, text.slice(0, at) + rest);
+  await Deno.writeTextFile(PAGE, withSection(text, section, content));
   await command(Deno.execPath(), ["fmt", "--quiet", PAGE]);
 }

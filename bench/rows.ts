@@ -18,6 +18,8 @@ export interface Metric {
   readonly better: "more" | "less";
   /** Ratios of the first server to others that are wanted: at least (or, where less is better, at most) so much. */
   readonly goals?: Readonly<Record<string, number>>;
+  /** It says how even or steady a server is with itself: ratios to others would mean nothing. */
+  readonly alone?: true;
   /** What the first server's own figure is to be: at least, or at most. */
   readonly limit?: number;
 }
@@ -53,7 +55,8 @@ export interface RowFigures {
 export function figuresOf({ metric, runs }: Row): RowFigures {
   const [first = []] = runs.values();
   const own = medianOf(first);
-  const ratios = new Map([...runs].slice(1).map(([name, each]) => [name, own / medianOf(each)]));
+  const others = metric.alone === true ? [] : [...runs].slice(1);
+  const ratios = new Map(others.map(([name, each]) => [name, own / medianOf(each)]));
   const reaches = (value: number, goal: number): boolean =>
     metric.better === "more" ? value >= goal : value <= goal;
   const checks: boolean[] = [];

@@ -1,7 +1,7 @@
 /** docs/performance.md: its tables have the shape that the benchmarks write. @module */
 import assert from "node:assert/strict";
 import { CASES } from "../../bench/cases.ts";
-import { PAGE, sectionOf } from "../../bench/page.ts";
+import { PAGE, sectionOf, withSection } from "../../bench/page.ts";
 import { columnsOf, comparisonTable, figuresOf, goalText, type Row } from "../../bench/rows.ts";
 import { SERVERS } from "../../bench/servers.ts";
 
@@ -66,4 +66,14 @@ Deno.test("comparisonTable() shows medians, ratios and whether goals are met", (
     figuresOf({ metric, runs: new Map([["dmu", [value]]]) }).met;
   assert.deepEqual([met(100), met(101)], [true, false]);
   assert.equal(figuresOf({ metric: { ...metric, limit: 1 }, runs: new Map() }).met, false);
+});
+
+Deno.test("withSection() changes its section alone, whether it was empty or not", () => {
+  const page = (table: string): string =>
+    `before\n<!-- floor: begin -->${table}<!-- floor: end -->\nbehind\n`;
+  const wanted = page("\n\n| a |\n\n");
+  assert.equal(withSection(page(""), "floor", "| a |\n"), wanted);
+  assert.equal(withSection(page("\n\n| $1 |\n\n"), "floor", "| a |"), wanted);
+  assert.equal(withSection(wanted, "floor", sectionOf(wanted, "floor")), wanted);
+  assert.throws(() => withSection("no markers", "floor", ""), /Cannot find/);
 });
