@@ -91,6 +91,9 @@ function makeBackend(file: RawFile, { discard }: FileOptions, { mayBlock }: Open
     },
     capabilities: { synchronous: mayBlock, fua: false },
     read: (into, offset) => file.read(into, offset),
+    ...(file.pour === undefined ? {} : {
+      pour: (pipe, offset, length) => file.pour?.(pipe, offset, length),
+    }),
     write: (from, offset) => file.write(from, offset),
     flush: makeFlush(file, mayBlock),
     ...(discard ? { trim } : {}),

@@ -9,7 +9,7 @@ import type { Clock, Log } from "./context.ts";
 import { emulate, type Emulated } from "./emulate.ts";
 import { BlockError, hasErrno, toBlockError } from "./errors.ts";
 import { BufferPool } from "./pool.ts";
-import { FLAG_FUA, type Request, type Tap } from "./request.ts";
+import { FLAG_FUA, type ReplyPipe, type Request, type Tap } from "./request.ts";
 import { Statistics } from "./statistics.ts";
 import type { Backend, Geometry, Maybe } from "./types.ts";
 import { validateGeometry, validateRequest } from "./validate.ts";
@@ -109,6 +109,11 @@ export class Device implements AsyncDisposable {
       resize: backend.resize !== undefined && !readOnly,
       synchronous: backend.capabilities.synchronous,
     };
+  }
+
+  /** A read may put its data into a pipe. */
+  get pours(): boolean {
+    return this.#backend.pour !== undefined;
   }
 
   /** Requests that have entered and are not done. */
@@ -212,6 +217,7 @@ export class Device implements AsyncDisposable {
     const { offset, length } = request;
     switch (request.operation) {
       case "read":
+        if (request.pipe !== undefined) return pour(backend, request.pipe, request);
         return length <= backend.geometry.maximum
           ? backend.read(request.data, offset)
           : this.#emulated.readSplit(request.data, offset);
@@ -279,6 +285,14 @@ export class Device implements AsyncDisposable {
     }
     return toBlockError(error);
   }
+}
+
+/** Whoever asks for it knows that the backend can. */
+function pour(backend: Backend, pipe: ReplyPipe, { offset, length }: Request): void {
+  if (backend.pour === undefined || length > backend.geometry.maximum) {
+    throw new BlockError("EOPNOTSUPP", "Cannot read into a pipe: the storage is no file");
+  }
+  backend.pour(pipe, offset, length);
 }
 
 const NOT_FUA = { fua: false } as const;
