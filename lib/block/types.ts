@@ -79,6 +79,11 @@ export interface Backend extends AsyncDisposable {
    * file. What changes them until they are taken from the pipe may show in them.
    */
   pour?(pipe: Pipe, offset: number, length: number): void;
+  /**
+   * The range is going to be read at once, behind others: storage that can fetch several ranges at a time
+   * begins with it, and does not wait. It never fails.
+   */
+  willRead?(offset: number, length: number): void;
   /** Stores `from` at `offset`. */
   write(from: Uint8Array, offset: number, options: WriteOptions): Maybe<void>;
   /** Makes durable every write that was completed before this call. */

@@ -56,6 +56,7 @@ export class NbdServerSession implements BlockingSession {
   readonly #extended: boolean;
   readonly #headerBytes: number;
   readonly #batchBytes: number;
+  readonly #device: Device;
   readonly #pool: BufferPool;
   readonly #splitter: FrameSplitter;
   readonly #queue: ReplyQueue;
@@ -86,6 +87,7 @@ export class NbdServerSession implements BlockingSession {
     this.#batchBytes = options.batchBytes ?? OUTPUT_BATCH_BYTES;
     const format = state.extended ? EXTENDED_REQUESTS : COMPACT_REQUESTS;
     this.#headerBytes = format.headerLengthMin;
+    this.#device = device;
     this.#pool = device.pool;
     this.#splitter = new FrameSplitter(format, device.pool);
     this.#queue = new ReplyQueue(device.pool);
@@ -143,6 +145,7 @@ export class NbdServerSession implements BlockingSession {
     // After DISC nothing may come; whatever does is ignored.
     if (this.#ended || this.#leaving) return;
     this.#receivedBytes += chunk.length;
+    if (this.#device.wantsAhead && this.pendingBytes === 0) this.#tellAhead(chunk);
     this.#backlog.push(chunk);
     this.#drain();
     if (this.#failure !== null) throw this.#failure;
@@ -259,6 +262,20 @@ export class NbdServerSession implements BlockingSession {
     if (!this.#stalled) {
       this.#view = NO_VIEW;
       this.#commands.forgetMemory();
+    }
+  }
+
+  /** Tells the storage of all reads in a chunk that begins with a request, but the first. */
+  #tellAhead(chunk: Uint8Array): void {
+    const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    const header = new RequestHeader();
+    const last = chunk.length - this.#headerBytes;
+    for (let at = 0, count = 0; at <= last; count++) {
+      if (this.#extended) header.decodeExtended(view, at);
+      else header.decodeCompact(view, at);
+      const { type, offset, length } = header;
+      if (type === COMMAND.READ && count > 0) this.#device.willRead(offset, length);
+      at += this.#headerBytes + (type === COMMAND.WRITE ? length : 0);
     }
   }
 
