@@ -52,7 +52,11 @@ export class TargetHome {
   readonly #counter = new WakeCounter();
   readonly #giveUp = new AbortController();
   readonly #clock = new ThreadClock();
-  readonly #pipes = new PipePool(PIPES_MAX, PIPE_BYTES);
+  readonly #pipes = new PipePool(
+    PIPES_MAX,
+    PIPE_BYTES,
+    (descriptors, open) => this.#tell({ kind: "pipe", descriptors, open }),
+  );
   #target: LocalTarget | null = null;
   #loop: SessionLoop | null = null;
   /** Tasks whose result is not known yet. */

@@ -25,6 +25,8 @@ export class Pipe {
   readonly pages: number;
   /** Bytes in it. */
   bytes = 0;
+  /** Its two ends. */
+  readonly descriptors: readonly number[];
   readonly #readFd: number;
   readonly #writeFd: number;
   readonly #offset = new BigInt64Array(1);
@@ -39,6 +41,7 @@ export class Pipe {
     }
     this.#readFd = fds[0] ?? -1;
     this.#writeFd = fds[1] ?? -1;
+    this.descriptors = [...fds];
     const size = calls.fcntl(this.#writeFd, F_SETPIPE_SZ, bytes);
     this.pages = size < 0 ? 0 : size / PAGE_BYTES;
   }
@@ -91,16 +94,21 @@ export class Pipe {
   }
 }
 
+/** Hears of the descriptors of pipes, for whoever closes them if the thread dies. */
+export type PipeWatcher = (descriptors: readonly number[], open: boolean) => void;
+
 /** Pipes for the replies of one thread. */
 export class PipePool {
   readonly #countMax: number;
   readonly #bytes: number;
+  readonly #watcher: PipeWatcher;
   readonly #free: Pipe[] = [];
   #out = 0;
   #closed = false;
 
-  /** Up to `countMax` pipes of `bytes`, opened when they are needed. */
-  constructor(countMax: number, bytes: number) {
+  /** Up to `countMax` pipes of `bytes`, opened when they are needed; `watcher` hears of each. */
+  constructor(countMax: number, bytes: number, watcher: PipeWatcher = () => {}) {
+    this.#watcher = watcher;
     this.#countMax = countMax;
     this.#bytes = bytes;
   }
@@ -123,18 +131,25 @@ export class PipePool {
   give(pipe: Pipe): void {
     this.#out -= 1;
     if (pipe.bytes === 0 && !this.#closed) this.#free.push(pipe);
-    else pipe.close();
+    else this.#close(pipe);
   }
 
   /** Closes all pipes; those that are out when they are given back. */
   close(): void {
     this.#closed = true;
-    for (const pipe of this.#free.splice(0)) pipe.close();
+    for (const pipe of this.#free.splice(0)) this.#close(pipe);
+  }
+
+  #close(pipe: Pipe): void {
+    this.#watcher(pipe.descriptors, false);
+    pipe.close();
   }
 
   #open(): Pipe | null {
     try {
-      return new Pipe(this.#bytes);
+      const pipe = new Pipe(this.#bytes);
+      this.#watcher(pipe.descriptors, true);
+      return pipe;
     } catch {
       // Descriptors have run out: without a pipe it is slower, and goes on.
       return null;
