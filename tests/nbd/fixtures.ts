@@ -248,10 +248,10 @@ export function sessionFor(
   style: "simple" | "structured" | "extended",
   different: Partial<HandshakeState> = {},
   gate: Gate = OPEN_GATE,
-  pipes?: PipePool,
+  pipes: PipePool | null = null,
 ): NbdServerSession {
   const state = stateFor(device, style, different);
-  return new NbdServerSession({ device, gate, state, ...(pipes === undefined ? {} : { pipes }) });
+  return new NbdServerSession({ device, gate, state, ...(pipes === null ? {} : { pipes }) });
 }
 
 /** The bytes of a compact request. */
