@@ -317,7 +317,7 @@ export class ServerCommands {
     const queue = this.#queue;
     const room = queue.open(readBytes + length);
     const start = queue.openStart;
-    const data = room.subarray(start + readBytes, start + readBytes + length);
+    const data = queue.openPart(readBytes);
     let outcome: Maybe<void>;
     try {
       outcome = this.#device.submit(this.#request("read", offset, length, 0, data));

@@ -170,6 +170,14 @@ export class ReplyQueue {
     return arena.buffer.bytes;
   }
 
+  /** What of the opened reply comes behind its first `skip` bytes. */
+  openPart(skip: number): Uint8Array<ArrayBuffer> {
+    const arena = this.#opened;
+    if (arena === null) throw new Error("Cannot look at a reply: none was opened");
+    const start = this.openStart + skip;
+    return arena.buffer.part(start, arena.used - start);
+  }
+
   /** The reply that was opened is filled: it may be sent. */
   commit(): void {
     const arena = this.#takeOpened();
