@@ -301,9 +301,13 @@ class Run {
     for (const session of this.#sessions) this.#checkReign(session, all);
     const host = new Host(this.world, "last", NO_FAULTS);
     const last = all.at(-1)?.after ?? new Int32Array(BLOCKS);
-    const session = await this.world.until(this.#begin(host, host.context));
+    const session = await this.world.until(this.#begin(host, host.context)).catch((error) =>
+      assert.fail(`in the end nobody can attach: ${String(error)}`)
+    );
     const into = new Uint8Array(BLOCKS * BLOCK_BYTES);
-    await this.world.until(Promise.resolve(session.disk.read(into, 0)));
+    await this.world.until(Promise.resolve(session.disk.read(into, 0))).catch((error) =>
+      assert.fail(`in the end not all can be read: ${String(error)}`)
+    );
     for (let block = 0; block < BLOCKS; block += 1) {
       const at = block * BLOCK_BYTES;
       const found = operationOf(into.subarray(at, at + BLOCK_BYTES), block);
@@ -361,7 +365,7 @@ export function scenarioOf(seed: number): Scenario {
     : { fail: rare(), unclear: rare(), lostReply: rare(), late: rare() };
   return {
     seed,
-    steps: 60 + random.below(120),
+    steps: 40 + random.below(80),
     hostsMax: 1 + random.below(3),
     faults,
     checkpointObjects: 3 + random.below(20),
