@@ -301,11 +301,11 @@ class Run {
     for (const session of this.#sessions) this.#checkReign(session, all);
     const host = new Host(this.world, "last", NO_FAULTS);
     const last = all.at(-1)?.after ?? new Int32Array(BLOCKS);
-    const session = await this.world.until(this.#begin(host, host.context)).catch((error) =>
-      assert.fail(`in the end nobody can attach: ${String(error)}`)
-    );
+    const session = await this.world.until(this.#begin(host, host.context)).catch((
+      error: unknown,
+    ) => assert.fail(`in the end nobody can attach: ${String(error)}`));
     const into = new Uint8Array(BLOCKS * BLOCK_BYTES);
-    await this.world.until(Promise.resolve(session.disk.read(into, 0))).catch((error) =>
+    await this.world.until(Promise.resolve(session.disk.read(into, 0))).catch((error: unknown) =>
       assert.fail(`in the end not all can be read: ${String(error)}`)
     );
     for (let block = 0; block < BLOCKS; block += 1) {
