@@ -68,6 +68,11 @@ Deno.test("LogDisk loses nothing when its host is killed at any of its calls", a
   }
 });
 
+Deno.test("LogDisk begins again if a name was deleted and claimed in vain while it attached", async () => {
+  const { calls } = await simulate(ENGINE, { ...scenarioOf(22_846), steps: 138 });
+  assert.ok(calls.length > 100);
+});
+
 Deno.test("a simulation of the same seed is the same run", async () => {
   for (const seed of [1, 2, 3, 5, 8]) {
     const first = await runSeed(seed), second = await runSeed(seed);

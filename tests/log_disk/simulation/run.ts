@@ -121,7 +121,7 @@ class Run {
       await this.#begin(host, host.context);
       this.#count("attached");
     } catch (error) {
-      assert.match(String(error), EXPECTED, "an attach failed");
+      assert.match(String(error), EXPECTED, `an attach failed: ${String(error)}`);
       this.#count("not attached");
     } finally {
       this.#attaching -= 1;
@@ -224,7 +224,7 @@ class Run {
         done = disk.zero(offset, length, { mayTrim: random.oneIn(2), fastOnly: false, fua: false });
       } else done = disk.trim(offset, length, { fua: false });
     } catch (error) {
-      assert.match(String(error), EXPECTED, "a write failed");
+      assert.match(String(error), EXPECTED, `a write failed: ${String(error)}`);
       this.#count("write refused");
       return;
     }
@@ -241,7 +241,7 @@ class Run {
       await before;
       await session.disk.flush();
     } catch (error) {
-      assert.match(String(error), EXPECTED, "a flush failed");
+      assert.match(String(error), EXPECTED, `a flush failed: ${String(error)}`);
       this.#count("flush failed");
       return;
     }
@@ -256,7 +256,7 @@ class Run {
     try {
       await disk.read(into, block * BLOCK_BYTES);
     } catch (error) {
-      assert.match(String(error), EXPECTED, "a read failed");
+      assert.match(String(error), EXPECTED, `a read failed: ${String(error)}`);
       this.#count("read failed");
       return;
     }
@@ -284,7 +284,7 @@ class Run {
     try {
       await work;
     } catch (error) {
-      assert.match(String(error), EXPECTED, `${host.name} failed`);
+      assert.match(String(error), EXPECTED, `${host.name} failed: ${String(error)}`);
     }
   }
 
