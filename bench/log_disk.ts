@@ -51,7 +51,7 @@ function forgetfulStore(): ObjectStore & { readonly puts: Record<string, number>
       return Promise.resolve("created");
     },
     get: (key) => Promise.resolve(kept.get(key) ?? null),
-    list: async function* () {},
+    list: async function* (): AsyncGenerator<never> {},
     delete: () => Promise.resolve(),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
