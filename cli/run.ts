@@ -6,6 +6,7 @@
  */
 import { admitCommand } from "./admit.ts";
 import { backendsCommand } from "./backends.ts";
+import { bitmapCommand } from "./bitmap.ts";
 import { type AnyCommand, command, runCommand } from "./command.ts";
 import { completeCommand, completionCommand } from "./completion.ts";
 import { copyCommand } from "./copy.ts";
@@ -52,6 +53,7 @@ const GROUPS = [
     revokeCommand,
     admitCommand,
     onexitCommand,
+    bitmapCommand,
   ]],
   ["Traces:", [traceCommand, replayCommand]],
   ["dm-user:", [simulateCommand, tableCommand]],

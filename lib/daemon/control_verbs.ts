@@ -5,6 +5,7 @@
  * @module
  */
 import { BlockError, errnoText, isErrno, toBlockError } from "../block/errors.ts";
+import type { BitmapFacts } from "../dirty_log/dirty_bitmap.ts";
 import type { DaemonFacts } from "./control/commands.ts";
 import { DAEMON_COMMAND } from "../xenstore/constants.ts";
 
@@ -81,6 +82,20 @@ export function infoOf(answer: Answer): DaemonFacts {
     hooks: textsOf(answer, "hooks"),
     defaultTarget: textOrNull(answer, "defaultTarget"),
   };
+}
+
+function isFacts(value: unknown): value is BitmapFacts {
+  if (typeof value !== "object" || value === null) return false;
+  const has = (key: string, type: string): boolean => typeof Reflect.get(value, key) === type;
+  return has("name", "string") && has("persistent", "boolean") && has("frozen", "boolean") &&
+    ["granularity", "dirtyBytes", "newBytes"].every((key) => has(key, "number"));
+}
+
+/** The answer to `bitmap`. Throws BlockError EPROTO. */
+export function bitmapsOf(answer: Answer): BitmapFacts[] {
+  const value = answer["bitmaps"];
+  if (Array.isArray(value) && value.every(isFacts)) return value;
+  throw strange('no list "bitmaps"');
 }
 
 /** The daemon has gone in the middle of something. */

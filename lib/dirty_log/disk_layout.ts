@@ -11,8 +11,11 @@ import { DISK_LOG_BITMAP_OFFSET, DISK_LOG_MAGIC, DISK_LOG_VERSION } from "./cons
 import { READ_BYTES_MAX } from "./limits.ts";
 import { bitmapBytes } from "./region_bitmap.ts";
 
-/** Bytes of the header that mean something. */
-const HEADER_BYTES = 16;
+/** Bytes of the header that mean something to every reader. */
+export const HEADER_BYTES = 16;
+
+/** What of a file a log is read and written through. */
+export type LogFile = Pick<RawFile, "alignment" | "read" | "write" | "flush" | "flushAsync">;
 
 /** What the start of a medium says. */
 export type LogHeader =
@@ -55,7 +58,7 @@ export function logBytes(regions: number, unit: number): number {
 }
 
 /** Reads `length` bytes from the start of a medium, which may be shorter: zeroes stand for the rest. */
-export function readStart(file: RawFile, length: number): Uint8Array {
+export function readStart(file: Pick<LogFile, "read">, length: number): Uint8Array {
   const bytes = new Uint8Array(length);
   for (let at = 0; at < length; at += READ_BYTES_MAX) {
     file.read(bytes.subarray(at, at + READ_BYTES_MAX), at);
@@ -77,7 +80,11 @@ export interface FoundLog {
  * Reads the log on a medium; of one with more than `regionsMax` regions the first ones. Throws
  * SystemError if it cannot be read.
  */
-export function readLog(file: RawFile, regionsMax: number, unit: number): FoundLog {
+export function readLog(
+  file: Pick<LogFile, "read">,
+  regionsMax: number,
+  unit: number,
+): FoundLog {
   const header = decodeHeader(readStart(file, Math.ceil(DISK_LOG_BITMAP_OFFSET / unit) * unit));
   if (header.kind !== "log") return { header, regions: 0, bits: new Uint8Array(0) };
   const regions = header.regions > BigInt(regionsMax) ? regionsMax : Number(header.regions);
