@@ -174,11 +174,13 @@ export class Device implements AsyncDisposable {
 
   /**
    * Runs `work` at a moment at which nothing is in flight: what has entered finishes first, what comes
-   * meanwhile waits. Rejects with what `work` throws.
+   * meanwhile waits. Only `flush` can be used then, which makes durable what was written. Rejects with
+   * what `work` throws.
    */
-  async quietly<T>(work: () => Maybe<T>): Promise<T> {
+  async quietly<T>(work: (flush: () => Maybe<void>) => Maybe<T>): Promise<T> {
     while (this.#hold !== null) await this.#hold;
-    const held = this.idle().then(work);
+    const flush = (): Maybe<void> => this.geometry.readOnly ? undefined : this.#backend.flush();
+    const held = this.idle().then(() => work(flush));
     this.#hold = held.catch(() => {});
     try {
       return await held;

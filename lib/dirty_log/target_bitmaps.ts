@@ -59,6 +59,9 @@ export interface TargetBitmapsOptions {
   readonly log: Log;
 }
 
+/** Actions after which a region is clean that was not. */
+const FLUSHED: readonly BitmapCommand["action"][] = ["add", "clear", "freeze"];
+
 /** What is wrong with the name of a bitmap, or null. */
 export function bitmapNameProblem(name: string): string | null {
   if (name.length > BITMAP_NAME_LENGTH_MAX) {
@@ -155,8 +158,13 @@ export class TargetBitmaps implements DeviceBitmaps {
   async run(command: BitmapCommand): Promise<BitmapFacts[]> {
     const { device } = this.#options;
     try {
-      // Between a mark and the write that it is for nothing may be taken for clean.
-      if (command.action !== "list") await device.quietly(() => this.#run(command));
+      // Between a mark and the write that it is for nothing may be taken for clean; and what was written
+      // before must not be undone by a crash afterwards, when no mark tells of it any more.
+      if (command.action === "list") return this.facts;
+      await device.quietly(async (flush) => {
+        if (FLUSHED.includes(command.action)) await flush();
+        this.#run(command);
+      });
     } catch (error) {
       throw toBlockError(error);
     }
