@@ -53,6 +53,8 @@ export interface BitmapDiskOptions {
   readonly identity?: Uint8Array;
   readonly mayBlock?: boolean;
   readonly log?: MemoryLog;
+  /** False plants a bug: what is done to bitmaps does not wait for what is in flight. */
+  readonly waits?: boolean;
 }
 
 /** A Device over `backend`, and its bitmaps. */
@@ -62,7 +64,15 @@ export function bitmapDisk(
 ): { readonly device: Device; readonly bitmaps: TargetBitmaps } {
   const { folder = null, identity = IDENTITY, mayBlock = true, log = new MemoryLog() } = options;
   const device = new Device(backend, { name: "disk", clock: testClock, log });
-  const bitmaps = new TargetBitmaps({ device, folder, identity, mayBlock, log });
+  const hasty: Pick<Device, "name" | "geometry" | "quietly"> = {
+    name: device.name,
+    get geometry() {
+      return device.geometry;
+    },
+    quietly: (work) => Promise.resolve(work(() => undefined)),
+  };
+  const disk = options.waits === false ? hasty : device;
+  const bitmaps = new TargetBitmaps({ device: disk, folder, identity, mayBlock, log });
   bitmaps.load();
   device.bitmaps = bitmaps;
   return { device, bitmaps };
