@@ -7,6 +7,10 @@
  * - drop: the older file is labelled unused.
  * - merge: the marks of the older file are added to the newer one, durably; then as drop.
  *
+ * Marks are made ahead: AHEAD_REGIONS around the one that changes, with one sync. So the medium has more
+ * marks than there are changes while the bitmap is in use; `close` and the beginning of a point put that
+ * right, a crash does not.
+ *
  * What cannot be read, or is about other storage, counts as marked all over: nothing is lost that way.
  *
  * @module
@@ -17,7 +21,7 @@ import { DISK_LOG_BITMAP_OFFSET, SECTOR_BYTES } from "./constants.ts";
 import { logBytes, readLog, readStart } from "./disk_layout.ts";
 import { DiskStore } from "./disk_store.ts";
 import { GroupSync } from "./group_sync.ts";
-import { REGIONS_MAX } from "./limits.ts";
+import { AHEAD_REGIONS, REGIONS_MAX } from "./limits.ts";
 import { RegionBitmap } from "./region_bitmap.ts";
 
 /** What a bitmap is about. */
@@ -67,6 +71,20 @@ export function fitted(bits: RegionBitmap, before: BitmapShape, after: BitmapSha
   return next;
 }
 
+/** Regions, the last one excluded. */
+export interface RegionRange {
+  /** The first. */
+  readonly start: number;
+  /** Behind the last. */
+  readonly end: number;
+}
+
+function copyOf(bits: RegionBitmap): RegionBitmap {
+  const copy = new RegionBitmap(bits.regions);
+  copy.load(bits.bytes, bits.regions);
+  return copy;
+}
+
 /** See the top of the file. All calls throw SystemError when a file fails. */
 export class BitmapMedium {
   readonly #files: readonly [RawFile, RawFile];
@@ -77,6 +95,8 @@ export class BitmapMedium {
   #active = 0;
   #store: DiskStore;
   #group: GroupSync;
+  /** What the medium has, or has after the next sync: at least the marks that there are. */
+  #onMedium: RegionBitmap = NO_BITS;
 
   /**
    * Takes over two files, of which the first may have a bitmap. `identity` is 32 bytes that say which
@@ -150,10 +170,19 @@ export class BitmapMedium {
     return this.#store.unknown;
   }
 
-  /** Writes marks; they outlive this process, and the machine after `sync` or `syncLater`. */
-  mark(start: number, end: number, clean: RegionBitmap): void {
-    if (this.#store.unknown) this.#store.rewrite(clean);
-    else this.#store.writeRange(start, end, clean);
+  /**
+   * Writes marks, and some ahead, if the medium does not have them. Gives the regions that it has after
+   * the next `sync` or `syncLater`, or null if nothing had to be written.
+   */
+  mark(start: number, end: number): RegionRange | null {
+    const onMedium = this.#onMedium, store = this.#store;
+    if (!store.unknown && onMedium.next(true, start, end) === end) return null;
+    const first = start - start % AHEAD_REGIONS;
+    const last = Math.min(onMedium.regions, Math.ceil(end / AHEAD_REGIONS) * AHEAD_REGIONS);
+    onMedium.deleteRange(first, last);
+    if (store.unknown) store.rewrite(onMedium);
+    else store.writeRange(first, last, onMedium);
+    return { start: first, end: last };
   }
 
   /** Makes all marks durable. */
@@ -166,13 +195,15 @@ export class BitmapMedium {
     return this.#group.sync();
   }
 
-  /** Writes all of it, durably: marks are gone. */
-  clear(clean: RegionBitmap): void {
+  /** Writes the marks as they are, and no others, durably. */
+  settle(clean: RegionBitmap): void {
     this.#store.rewrite(clean);
+    this.#onMedium = copyOf(clean);
   }
 
-  /** Begins a point: from now on marks go to the other file, which is `clean`. */
-  freeze(clean: RegionBitmap): void {
+  /** Begins a point with the marks of `before`: from now on marks go to the other file, which is `clean`. */
+  freeze(before: RegionBitmap, clean: RegionBitmap): void {
+    this.settle(before);
     this.#point += 1;
     const next = 1 - this.#active;
     const store = this.#storeOf(next, true);
@@ -180,6 +211,7 @@ export class BitmapMedium {
     this.#active = next;
     this.#store = store;
     this.#group = this.#groupOf();
+    this.#onMedium = copyOf(clean);
   }
 
   /** Forgets the frozen point. */
@@ -189,7 +221,7 @@ export class BitmapMedium {
 
   /** Forgets it after its marks were added to `clean`, which is written first. */
   merge(clean: RegionBitmap): void {
-    this.#store.rewrite(clean);
+    this.settle(clean);
     this.drop();
   }
 
@@ -221,7 +253,7 @@ export class BitmapMedium {
   #goOn(clean: RegionBitmap): void {
     this.#store = this.#storeOf(this.#active, true);
     this.#group = this.#groupOf();
-    this.#store.rewrite(clean);
+    this.settle(clean);
   }
 
   #writeUnused(): void {

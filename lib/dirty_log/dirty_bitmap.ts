@@ -12,7 +12,7 @@ import type { BitmapRun } from "../block/bitmaps.ts";
 import { BlockError } from "../block/errors.ts";
 import { EXTENTS_PER_CALL_MAX } from "../block/limits.ts";
 import type { Maybe } from "../block/types.ts";
-import { type BitmapMedium, fitted, regionsOf } from "./bitmap_medium.ts";
+import { type BitmapMedium, fitted, type RegionRange, regionsOf } from "./bitmap_medium.ts";
 import { RUN_SCAN_REGIONS_MAX } from "./limits.ts";
 import { RegionBitmap } from "./region_bitmap.ts";
 
@@ -49,9 +49,7 @@ export interface DirtyBitmapOptions {
 }
 
 /** Regions that are marked, but not durably yet. */
-interface Pending {
-  readonly start: number;
-  readonly end: number;
+interface Pending extends RegionRange {
   readonly done: Promise<void>;
 }
 
@@ -143,7 +141,7 @@ export class DirtyBitmap {
     }
     const clean = new RegionBitmap(this.#clean.regions);
     clean.fill(true);
-    this.#keep(() => this.#medium?.freeze(clean));
+    this.#keep(() => this.#medium?.freeze(this.#clean, clean));
     this.#frozen = this.#clean;
     this.#clean = clean;
   }
@@ -167,7 +165,7 @@ export class DirtyBitmap {
     if (this.#frozen !== null) throw this.#busy("clear", "a point is frozen; drop or merge it");
     const clean = new RegionBitmap(this.#clean.regions);
     clean.fill(true);
-    this.#keep(() => this.#medium?.clear(clean));
+    this.#keep(() => this.#medium?.settle(clean));
     this.#clean = clean;
   }
 
@@ -187,8 +185,13 @@ export class DirtyBitmap {
     return runs;
   }
 
-  /** Closes its medium. */
+  /** Closes its medium, which then has the marks as they are. Nothing is in flight any more. */
   close(): void {
+    try {
+      this.#medium?.settle(this.#clean);
+    } catch {
+      // It has more marks than there are changes: that is safe.
+    }
     this.#medium?.close();
   }
 
@@ -200,12 +203,13 @@ export class DirtyBitmap {
   }
 
   #write(medium: BitmapMedium, start: number, end: number): Maybe<void> {
-    this.#keep(() => medium.mark(start, end, this.#clean));
+    const written = this.#keep(() => medium.mark(start, end));
+    if (written === null) return this.#settled(start, end);
     if (this.#options.mayBlock) return this.#keep(() => medium.sync());
     const done = medium.syncLater().catch((error: unknown) => {
       throw this.#failed(error);
     });
-    const pending: Pending = { start, end, done };
+    const pending: Pending = { ...written, done };
     this.#pending.add(pending);
     return done.finally(() => this.#pending.delete(pending));
   }
@@ -218,9 +222,9 @@ export class DirtyBitmap {
     return Promise.all(waits.map(({ done }) => done)).then(() => {});
   }
 
-  #keep(action: () => void): void {
+  #keep<T>(action: () => T): T {
     try {
-      action();
+      return action();
     } catch (error) {
       throw this.#failed(error);
     }

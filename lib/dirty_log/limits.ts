@@ -42,3 +42,8 @@ export const BITMAPS_MAX = 16;
 export const BITMAP_NAME_LENGTH_MAX = 64;
 /** Regions that are looked at for one answer about a bitmap, after which it stops short. */
 export const RUN_SCAN_REGIONS_MAX: number = 2 ** 23;
+/**
+ * Regions that are marked at once on the medium of a persistent bitmap, as one aligned run: what of them
+ * is written next costs no sync, and after a crash all of them count as changed.
+ */
+export const AHEAD_REGIONS = 64;
