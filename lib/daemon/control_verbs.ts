@@ -86,9 +86,10 @@ export function infoOf(answer: Answer): DaemonFacts {
 
 function isFacts(value: unknown): value is BitmapFacts {
   if (typeof value !== "object" || value === null) return false;
-  const has = (key: string, type: string): boolean => typeof Reflect.get(value, key) === type;
-  return has("name", "string") && has("persistent", "boolean") && has("frozen", "boolean") &&
-    ["granularity", "dirtyBytes", "newBytes"].every((key) => has(key, "number"));
+  const get = (key: string): unknown => Reflect.get(value, key);
+  return typeof get("name") === "string" &&
+    ["persistent", "frozen"].every((key) => typeof get(key) === "boolean") &&
+    ["granularity", "dirtyBytes", "newBytes"].every((key) => typeof get(key) === "number");
 }
 
 /** The answer to `bitmap`. Throws BlockError EPROTO. */

@@ -21,6 +21,18 @@ import { withTempDir } from "../support/tools.ts";
 
 const KIB = 1024, MIB = 1024 * KIB;
 
+/** Time after which something that has to become so has failed to, in ms. */
+const UNTIL_MS_MAX = 30_000;
+
+/** Resolves when something is so; fails if it does not become so for long. */
+async function until(condition: () => boolean): Promise<void> {
+  const end_ms = performance.now() + UNTIL_MS_MAX;
+  while (!condition()) {
+    assert.ok(performance.now() < end_ms, `not within ${UNTIL_MS_MAX} ms: ${condition}`);
+    await new Promise<void>((resolve) => setTimeout(resolve, 0));
+  }
+}
+
 function parse(target: string, top = 'bitmaps = "/b"'): ConfigParts {
   const text = `${top}\n[[target]]\nname = "d"\nspec = "memory:1M"\n${target}\n`;
   return parseConfig(text, { path: "dmu.toml" });
@@ -188,10 +200,7 @@ Deno.test("an open file's end merges a point that it was told to", async () => {
     const added = await ask({ verb: "onexit-add", minor, action: "merge d b" });
     assert.equal(added["ok"], true);
     hangUp();
-    for (let turns = 0; targets.opened("d").bitmaps[0]?.frozen === true; turns += 1) {
-      assert.ok(turns < 3_000, "the point is still frozen");
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+    await until(() => targets.opened("d").bitmaps[0]?.frozen === false);
     assert.equal(targets.opened("d").bitmaps[0]?.dirtyBytes, MIB);
   });
 });

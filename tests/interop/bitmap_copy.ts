@@ -20,5 +20,5 @@ for (;;) {
   const guarded = (await client.files()).some(({ onexit }) => onexit.length > 0);
   if (bitmap?.frozen === true && guarded) break;
 }
-console.log(JSON.stringify({ ready: true }));
+Deno.stdout.writeSync(new TextEncoder().encode(`${JSON.stringify({ ready: true })}\n`));
 await copying;

@@ -8,11 +8,14 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { copyFile, truncate } from "node:fs/promises";
 import { CapturedIo, dmu, type Run } from "../cli/captured_io.ts";
+import { ControlClient } from "../../lib/daemon/control_client.ts";
 import { SeededRandom } from "../support/context.ts";
+import { untilValue } from "../support/control.ts";
 import {
   type DmuServer,
   interopTest,
   runOk,
+  scriptProgram,
   startDmu,
   toolPath,
   withTempDir,
@@ -240,16 +243,15 @@ interopTest(
         "delay:?write=1h",
       ]);
       const copy = await startDmu([], {
-        program: [Deno.execPath(), "run", "-A", "-q", "tests/interop/bitmap_copy.ts"],
+        program: scriptProgram(new URL("bitmap_copy.ts", import.meta.url)),
         env: { DMU_CONTROL: `unix:${join(folder, "c")}`, COPY_TO: server.uri },
       });
       const { stdout } = await tried("bitmap", "show", "nightly", "d");
       assert.match(stdout, /state +frozen/);
       await copy.kill();
-      for (let tries = 0; tries < 600; tries += 1) {
-        if (/state +active/.test(await run("bitmap", "show", "nightly", "d"))) break;
-        await new Promise((resolve) => setTimeout(resolve, 50));
-      }
+      await using control = await ControlClient.connect(join(folder, "c"));
+      const frozen = "/dmu/target/d/bitmap/nightly/frozen";
+      await untilValue(control.store, frozen, (value) => value === "0");
       assert.match(await run("bitmap", "show", "nightly", "d"), /state +active[^]*dirty +8 MiB/);
     }),
 );
