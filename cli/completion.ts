@@ -64,7 +64,7 @@ complete -F _dmu dmu
 const FILE_ARGUMENTS = ["file", "files", "trace", "in", "out"];
 
 /** What onexit actions begin with. */
-const ACTIONS = ["remove", "snapshot", "flush", "commit", "merge", "hook"];
+const ACTIONS = ["remove", "snapshot", "flush", "commit", "gc", "merge", "hook"];
 
 /** The hidden command that completion scripts call: `dmu complete -- WORDS`. */
 export function completeCommand(io: CliIo, program: AnyCommand): AnyCommand {

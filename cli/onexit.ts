@@ -8,6 +8,7 @@ import { type AnyCommand, command, examples } from "./command.ts";
 import { type Column, columnTable } from "./columns.ts";
 import { CONTROL_OPTION, parseHandle, parseMinor, withControl } from "./control.ts";
 import { BlockError } from "../lib/block/errors.ts";
+import { UsageError } from "../lib/block/usage_error.ts";
 import type { CliIo } from "./io.ts";
 import { onexitExec } from "./onexit_exec.ts";
 import { printJson } from "./output.ts";
@@ -95,8 +96,8 @@ function addCommand(io: CliIo): AnyCommand {
     .summary("add an action, print its handle")
     .description(
       "Add an action behind those that an open file has, and print its handle. Actions are: " +
-        "remove TARGET, snapshot TARGET [NAME], flush TARGET, commit TARGET, merge TARGET BITMAP, " +
-        "hook NAME.",
+        "remove TARGET, snapshot TARGET [NAME], flush TARGET, commit TARGET, gc TARGET, " +
+        "merge TARGET BITMAP, hook NAME.",
     )
     .argument("<minor>", "an open file")
     .argument("<action...>", "what to do")
@@ -110,11 +111,17 @@ function addCommand(io: CliIo): AnyCommand {
     .action((text, words, { control: place, json }) => {
       const minor = parseMinor(text);
       return withControl(io, place, async (control) => {
-        const handle = await control.addOnexit(minor, actionOf(words));
+        const handle = await control.addOnexit(minor, actionOf(words)).catch(asUsage);
         if (json) printJson(io, { minor, handle });
         else io.out(`${handle}\n`);
       });
     });
+}
+
+/** The daemon knows which actions there are: one that it does not know was written wrongly. */
+function asUsage(error: unknown): never {
+  const isWrong = error instanceof BlockError && error.errno === "EINVAL";
+  throw isWrong ? new UsageError(error.message) : error;
 }
 
 function rmCommand(io: CliIo): AnyCommand {

@@ -10,7 +10,12 @@
  *
  * @module
  */
-import { DISK_LOG_BITMAP_OFFSET, SECTOR_BYTES } from "./constants.ts";
+import {
+  DISK_LOG_BITMAP_OFFSET,
+  DISK_LOG_NOTE_BYTES,
+  DISK_LOG_NOTE_OFFSET,
+  SECTOR_BYTES,
+} from "./constants.ts";
 import {
   encodeHeader,
   type FoundLog,
@@ -114,6 +119,20 @@ export class DiskStore {
     encodeHeader(this.#image, this.#regions);
     this.#file.write(this.#image.subarray(0, this.#unit), 0);
     this.#file.flush();
+  }
+
+  /**
+   * Puts a note of whoever keeps the log between header and bitmap: DISK_LOG_NOTE_BYTES, written whole or
+   * not at all, durable after the next `sync`.
+   */
+  writeNote(note: Uint8Array): void {
+    this.#image.set(note.subarray(0, DISK_LOG_NOTE_BYTES), DISK_LOG_NOTE_OFFSET);
+    if (this.#unknown) return; // it goes out with the rest
+    this.#unknown = true;
+    this.#unsynced = true;
+    const start = Math.floor(DISK_LOG_NOTE_OFFSET / this.#unit) * this.#unit;
+    this.#file.write(this.#image.subarray(start, start + this.#unit), start);
+    this.#unknown = false;
   }
 
   /** As `sync`, without keeping this thread; covers what was written before the call. */

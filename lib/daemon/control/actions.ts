@@ -1,7 +1,8 @@
 /**
  * What can be registered at an open file to be done at its end, as text: `remove TARGET`,
- * `snapshot TARGET [NAME]`, `flush TARGET`, `commit TARGET`, `merge TARGET BITMAP`, `hook NAME`. An action is for the target
- * that has the name when it is added: when that is gone it does nothing.
+ * `snapshot TARGET [NAME]`, `flush TARGET`, `commit TARGET`, `gc TARGET`, `merge TARGET BITMAP`,
+ * `hook NAME`. An action is for the target that has the name when it is added: when that is gone it does
+ * nothing.
  *
  * @module
  */
@@ -39,6 +40,7 @@ const FORMS: Readonly<Record<string, string>> = {
   snapshot: "snapshot TARGET [NAME]",
   flush: "flush TARGET",
   commit: "commit TARGET",
+  gc: "gc TARGET",
   merge: "merge TARGET BITMAP",
   hook: "hook NAME",
 };
@@ -78,6 +80,14 @@ const KINDS: Readonly<Record<string, Kind>> = {
     return async () => {
       if (targets.get(name) !== served) return;
       await targets.bitmap(name, { action: "merge", name: bitmap });
+    };
+  },
+  gc: ({ targets }, [name = ""]) => {
+    const served = servedBy(targets, name);
+    const { management } = targets.opened(name);
+    if (management?.collect === undefined) throw lacking(name, "collect garbage");
+    return async () => {
+      if (targets.get(name) === served) await management.collect?.();
     };
   },
   hook: (surroundings, [name = ""]) => {
