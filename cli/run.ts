@@ -9,6 +9,7 @@ import { backendsCommand } from "./backends.ts";
 import { bitmapCommand } from "./bitmap.ts";
 import { type AnyCommand, command, runCommand } from "./command.ts";
 import { completeCommand, completionCommand } from "./completion.ts";
+import { benchCommand } from "./bench/mod.ts";
 import { copyCommand } from "./copy.ts";
 import { createCommand } from "./create.ts";
 import { filtersCommand } from "./filters.ts";
@@ -55,7 +56,7 @@ const GROUPS = [
     onexitCommand,
     bitmapCommand,
   ]],
-  ["Traces:", [traceCommand, replayCommand]],
+  ["Load and traces:", [benchCommand, traceCommand, replayCommand]],
   ["dm-user:", [simulateCommand, tableCommand]],
   ["Mirrors:", [logCommand]],
   ["This program:", [completionCommand, versionCommand]],
