@@ -6,6 +6,7 @@
  */
 import { admitCommand } from "./admit.ts";
 import { backendsCommand } from "./backends.ts";
+import { bitmapCommand } from "./bitmap.ts";
 import { type AnyCommand, command, runCommand } from "./command.ts";
 import { completeCommand, completionCommand } from "./completion.ts";
 import { benchCommand } from "./bench/mod.ts";
@@ -53,6 +54,7 @@ const GROUPS = [
     revokeCommand,
     admitCommand,
     onexitCommand,
+    bitmapCommand,
   ]],
   ["Load and traces:", [benchCommand, traceCommand, replayCommand]],
   ["dm-user:", [simulateCommand, tableCommand]],

@@ -41,6 +41,7 @@ interface ServeOptions {
   readonly control?: readonly string[] | undefined;
   readonly xenbus?: readonly string[] | undefined;
   readonly state?: string | undefined;
+  readonly bitmaps?: string | undefined;
   readonly metrics?: string | undefined;
   readonly filter?: readonly string[] | undefined;
   readonly trace?: readonly string[] | undefined;
@@ -147,6 +148,7 @@ function merge(
     ...(options.default === undefined ? {} : { defaultTarget: options.default }),
     ...driverOf(options),
     ...(options.state === undefined ? {} : { stateDir: options.state }),
+    ...(options.bitmaps === undefined ? {} : { bitmapDir: options.bitmaps }),
     ...(options.metrics === undefined ? {} : { metrics: parseMetricsEndpoint(options.metrics) }),
   };
 }
@@ -381,6 +383,7 @@ export function serveCommand(io: CliIo): AnyCommand {
     )
     .option("--xenbus <path>", "be steered through a xenbus file at PATH (repeatable)", collect)
     .option("--state <dir>", "keep targets that are made at run time over a restart, in DIR")
+    .option("--bitmaps <dir>", "keep dirty bitmaps over a restart, in DIR; else in that of --state")
     .option("--metrics <endpoint>", "figures for Prometheus and health: tcp:HOST:PORT or unix:PATH")
     .option("--config <file>", "read targets and endpoints from a TOML file (- for stdin)")
     .option("--default <name>", "the target of clients that name none")

@@ -6,6 +6,7 @@
  */
 import { LimitedBytesTransformStream, toBytes } from "@std/streams";
 import { parse, TomlError } from "smol-toml";
+import { join } from "node:path";
 import * as v from "valibot";
 import { TARGETS_MAX } from "../block/limits.ts";
 import {
@@ -29,6 +30,7 @@ import {
 } from "../block/spec.ts";
 import { UsageError } from "../block/usage_error.ts";
 import type { DataKept } from "../trace/recorder.ts";
+import { type BitmapConfig, checkBitmaps, parseBitmap } from "./bitmap_config.ts";
 import {
   checkControl,
   type ControlConfig,
@@ -71,6 +73,10 @@ export interface TargetConfig {
   readonly readOnly: boolean;
   /** Where its requests are recorded; nowhere if left out. */
   readonly trace?: TraceConfig;
+  /** Dirty bitmaps that it has to have, besides those that it has already; none if left out. */
+  readonly bitmaps?: readonly BitmapConfig[];
+  /** The folder in which its bitmaps outlive the daemon; they cannot if left out. */
+  readonly bitmapFolder?: string;
 }
 
 /** TLS of all endpoints. */
@@ -101,6 +107,8 @@ export interface DaemonConfig {
   readonly control: ControlConfig | null;
   /** The folder of targets that outlive the daemon, or null. */
   readonly stateDir: string | null;
+  /** The folder of dirty bitmaps that outlive the daemon, or null. */
+  readonly bitmapDir: string | null;
   /** What onexit actions can run. */
   readonly hooks: Hooks;
   /** Where metrics and health are served, or null. */
@@ -121,6 +129,7 @@ interface FileTop {
   readonly limits: Readonly<Record<string, unknown>> | undefined;
   readonly control: Readonly<Record<string, unknown>> | undefined;
   readonly state: string | undefined;
+  readonly bitmaps: string | undefined;
   readonly metrics: string | undefined;
   readonly hook: Readonly<Record<string, unknown>> | undefined;
   readonly target: readonly Readonly<Record<string, unknown>>[];
@@ -138,6 +147,7 @@ interface FileTarget {
   readonly channels: number | undefined;
   readonly trace: string | undefined;
   readonly "trace-data": DataKept | undefined;
+  readonly bitmaps: readonly string[];
 }
 
 function tableOption(summary: string): OptionType<Readonly<Record<string, unknown>> | undefined> {
@@ -161,6 +171,7 @@ const topSchema: OptionSchema<FileTop> = optionSchema<FileTop>({
   limits: tableOption("limits of the daemon"),
   control: tableOption("how the daemon is steered"),
   state: omittable(pathOption({ summary: "folder of targets that outlive the daemon" })),
+  bitmaps: omittable(pathOption({ summary: "folder of bitmaps that outlive the daemon" })),
   metrics: omittable(textOption({ summary: "where metrics are served" })),
   hook: tableOption("commands that onexit actions run"),
   target: listOption(
@@ -185,6 +196,7 @@ const targetSchema: OptionSchema<FileTarget> = optionSchema<FileTarget>({
   })),
   trace: omittable(pathOption({ summary: "file that its requests are recorded in" })),
   "trace-data": omittable(choiceOption(DATA_KEPT, { summary: "what is recorded of the data" })),
+  bitmaps: listOption(v.string("must be a list of bitmaps, each as text"), "must be a list"),
 });
 
 const tlsSchema: OptionSchema<TlsConfig> = optionSchema<TlsConfig>({
@@ -259,7 +271,7 @@ function readTable<O>(
 export function parseConfig(text: string, context: ConfigContext): ConfigParts {
   const reader: Reader = { context, places: new TomlPlaces(context.path, text) };
   const top = readTable(reader, topSchema, parseToml(reader, text), "", "the configuration");
-  const { tls, limits, control, hook = {}, state, metrics } = top;
+  const { tls, limits, control, hook = {}, state, metrics, bitmaps } = top;
   const folder = top["dm-user-dir"];
   return {
     ...readTargets(reader, top.target),
@@ -275,6 +287,7 @@ export function parseConfig(text: string, context: ConfigContext): ConfigParts {
     }),
     ...(control === undefined ? {} : { control: readControl(reader, control) }),
     ...(state === undefined ? {} : { stateDir: state }),
+    ...(bitmaps === undefined ? {} : { bitmapDir: bitmaps }),
     ...(metrics === undefined ? {} : {
       metrics: parseMetricsEndpoint(metrics, reader.places.find("metrics", "value").origin),
     }),
@@ -349,7 +362,13 @@ function readTargets(
     dmUser.push(...readDmUser(reader, found, path));
     const trace = readTrace(reader, found, path);
     const readOnly = found["read-only"];
-    return { name, spec, filters, description, readOnly, ...(trace === null ? {} : { trace }) };
+    const bitmaps = found.bitmaps.map((text) =>
+      parseBitmap(text, reader.places.findItem(`${path}.bitmaps`, text))
+    );
+    return {
+      ...{ name, spec, filters, description, readOnly, bitmaps },
+      ...(trace === null ? {} : { trace }),
+    };
   });
   return { targets, dmUser };
 }
@@ -524,7 +543,9 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
   checkEndpoints(endpoints);
   checkTraces(targets);
   if (control !== null) checkControl(control);
-  for (const { name, filters = [] } of targets) {
+  const { bitmapDir = stateDir === null ? null : join(stateDir, "bitmaps") } = parts;
+  for (const { name, filters = [], bitmaps = [] } of targets) {
+    checkBitmaps(name, bitmaps, bitmapDir);
     if (filters.length <= FILTERS_MAX) continue;
     throw new UsageError(`Cannot add target "${name}": it has more than ${FILTERS_MAX} filters`);
   }
@@ -540,6 +561,7 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
     connectionsMax,
     control,
     stateDir,
+    bitmapDir,
     hooks,
     metrics,
     driver,

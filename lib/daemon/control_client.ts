@@ -12,6 +12,8 @@ import type { XenstoreOperations } from "../xenstore/client_operations.ts";
 import { XenstoreClient } from "../xenstore/client.ts";
 import { OPERATION } from "../xenstore/constants.ts";
 import { XenstoreError } from "../xenstore/errors.ts";
+import type { BitmapFacts } from "../dirty_log/dirty_bitmap.ts";
+import type { BitmapCommand } from "../dirty_log/target_bitmaps.ts";
 import type { DaemonFacts } from "./control/commands.ts";
 import { readOrNull } from "./control/nodes.ts";
 import { targetPath } from "./control/paths.ts";
@@ -31,6 +33,7 @@ import {
 } from "./control_nodes.ts";
 import {
   answerOf,
+  bitmapsOf,
   GONE,
   infoOf,
   numberOf,
@@ -44,6 +47,7 @@ export { type HeldFile, holdOpenFile } from "./control_holder.ts";
 export {
   type CountedOperation,
   type ShownAction,
+  type ShownBitmap,
   type ShownFile,
   type ShownStatistics,
   type ShownTarget,
@@ -54,6 +58,8 @@ export {
 } from "./control_nodes.ts";
 export { targetPath } from "./control/paths.ts";
 export type { DaemonFacts } from "./control/commands.ts";
+export type { BitmapFacts } from "../dirty_log/dirty_bitmap.ts";
+export type { BitmapCommand } from "../dirty_log/target_bitmaps.ts";
 
 /** What a target is to be. */
 export interface TargetWish {
@@ -299,6 +305,14 @@ export class ControlClient implements AsyncDisposable {
   ): Promise<void> {
     const { fire = false } = options;
     return this.#ask("onexit-remove", { minor, handle, fire }, () => {});
+  }
+
+  /**
+   * Does something to the dirty bitmaps of a target and gives those that there are then. Errno: ENOENT
+   * for an unknown target, and those of TargetBitmaps.run.
+   */
+  bitmap(target: string, command: BitmapCommand): Promise<BitmapFacts[]> {
+    return this.#ask("bitmap", { target, ...command }, bitmapsOf);
   }
 
   /**

@@ -8,6 +8,7 @@
 import type { XenstoreOperations } from "../xenstore/client_operations.ts";
 import { listOrEmpty, readOrNull } from "./control/nodes.ts";
 import {
+  bitmapOfNodeName,
   filePath,
   FILES_PATH,
   targetOfNodeName,
@@ -97,6 +98,20 @@ export interface ShownTarget {
   readonly onexit: number | null;
   /** The text of the last failure, or null. */
   readonly error: string | null;
+  /** Its dirty bitmaps, in the order of their names. */
+  readonly bitmaps: readonly ShownBitmap[];
+}
+
+/** A dirty bitmap as the tree shows it. */
+export interface ShownBitmap {
+  /** Its name. */
+  readonly name: string;
+  /** Bytes of a region. */
+  readonly granularity: number;
+  /** It outlives the daemon. */
+  readonly persistent: boolean;
+  /** A point of it is frozen. */
+  readonly frozen: boolean;
 }
 
 /** An onexit action of an open file. */
@@ -190,11 +205,12 @@ export async function readTarget(
 ): Promise<ShownTarget | null> {
   const path = targetPath(name);
   if (await readOrNull(store, path) === null) return null;
-  const [text, filters, endpoints, uris] = await Promise.all([
+  const [text, filters, endpoints, uris, bitmaps] = await Promise.all([
     readTexts(store, path, TARGET_TEXTS),
     readList(store, `${path}/filters`),
     readList(store, `${path}/endpoints`),
     readList(store, `${path}/uris`),
+    readBitmaps(store, `${path}/bitmap`),
   ]);
   return {
     name,
@@ -210,7 +226,22 @@ export async function readTarget(
     ephemeral: text("ephemeral") === "1" || text("onexit") !== null,
     onexit: numberIn(text("onexit")),
     error: text("error"),
+    bitmaps,
   };
+}
+
+async function readBitmaps(store: XenstoreOperations, path: string): Promise<ShownBitmap[]> {
+  const nodes = (await listOrEmpty(store, path)).sort();
+  return await Promise.all(nodes.map(async (node) => {
+    const keys = ["granularity", "persistent", "frozen"] as const;
+    const text = await readTexts(store, `${path}/${node}`, keys);
+    return {
+      name: bitmapOfNodeName(node),
+      granularity: numberIn(text("granularity")) ?? 0,
+      persistent: text("persistent") === "1",
+      frozen: text("frozen") === "1",
+    };
+  }));
 }
 
 /** Reads all targets, in the order of their names. */

@@ -5,6 +5,7 @@
  * @module
  */
 import { BlockError, errnoText, isErrno, toBlockError } from "../block/errors.ts";
+import type { BitmapFacts } from "../dirty_log/dirty_bitmap.ts";
 import type { DaemonFacts } from "./control/commands.ts";
 import { DAEMON_COMMAND } from "../xenstore/constants.ts";
 
@@ -81,6 +82,21 @@ export function infoOf(answer: Answer): DaemonFacts {
     hooks: textsOf(answer, "hooks"),
     defaultTarget: textOrNull(answer, "defaultTarget"),
   };
+}
+
+function isFacts(value: unknown): value is BitmapFacts {
+  if (typeof value !== "object" || value === null) return false;
+  const get = (key: string): unknown => Reflect.get(value, key);
+  return typeof get("name") === "string" &&
+    ["persistent", "frozen"].every((key) => typeof get(key) === "boolean") &&
+    ["granularity", "dirtyBytes", "newBytes"].every((key) => typeof get(key) === "number");
+}
+
+/** The answer to `bitmap`. Throws BlockError EPROTO. */
+export function bitmapsOf(answer: Answer): BitmapFacts[] {
+  const value = answer["bitmaps"];
+  if (Array.isArray(value) && value.every(isFacts)) return value;
+  throw strange('no list "bitmaps"');
 }
 
 /** The daemon has gone in the middle of something. */

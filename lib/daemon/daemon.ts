@@ -160,6 +160,7 @@ class RunningDaemon implements Daemon {
       files: this.files,
       tls: config.tls !== null,
       defaultTarget: config.defaultTarget,
+      bitmapFolder: config.bitmapDir,
       driving: {
         driver: config.driver,
         plugins,

@@ -194,6 +194,9 @@ export class TargetHome {
       case "resize":
         await target.device.resize(task.size);
         return { ok: true, value: null };
+      case "bitmap":
+        await target.bitmap(task.command);
+        return { ok: true, value: null };
       case "manage":
         return { ok: true, value: await manage(target.management ?? {}, task.name, task.argument) };
       case "close":
@@ -205,8 +208,8 @@ export class TargetHome {
     }
   }
 
-  #shape({ device: { geometry, features } }: LocalTarget): DeviceShape {
-    return { geometry, features };
+  #shape({ device: { geometry, features }, bitmaps }: LocalTarget): DeviceShape {
+    return { geometry, features, bitmaps };
   }
 
   #tell(message: FromTargetThread): void {
@@ -215,13 +218,17 @@ export class TargetHome {
 }
 
 async function submit({ device }: LocalTarget, asked: ThreadRequest): Promise<ThreadResult> {
-  const { operation, offset, length, flags } = asked;
+  const { operation, offset, length, flags, bitmap } = asked;
   const data = operation === "read" ? new Uint8Array(length) : asked.data;
-  const request = makeRequest(operation, offset, length, { flags, data });
+  const request = makeRequest(operation, offset, length, { flags, data, bitmap });
   await device.submit(request);
-  const { extents } = request;
-  const value = operation === "read" ? data : null;
-  return { ok: true, value, ...(extents === undefined ? {} : { extents }) };
+  const { extents, runs } = request;
+  return {
+    ok: true,
+    value: operation === "read" ? data : null,
+    ...(extents === undefined ? {} : { extents }),
+    ...(runs === undefined ? {} : { runs }),
+  };
 }
 
 function manage(management: Management, verb: ThreadVerb, argument: string): unknown {

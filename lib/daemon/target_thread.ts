@@ -13,6 +13,8 @@ import { NO_DATA, type Request } from "../block/request.ts";
 import { Statistics, statisticsMemory } from "../block/statistics.ts";
 import type { Geometry, Management, SnapshotInfo } from "../block/types.ts";
 import { postAndWake } from "../driver/wake.ts";
+import type { BitmapFacts } from "../dirty_log/dirty_bitmap.ts";
+import type { BitmapCommand } from "../dirty_log/target_bitmaps.ts";
 import type { OpenFile } from "../handle/open_file.ts";
 import type { OpenFileTable } from "../handle/table.ts";
 import type { HandshakeState } from "../nbd/export_info.ts";
@@ -141,6 +143,15 @@ export class ThreadTarget implements Target {
         limits,
       } satisfies ToTargetThread,
     );
+  }
+
+  get bitmaps(): readonly BitmapFacts[] {
+    return this.#device.shape?.bitmaps ?? [];
+  }
+
+  async bitmap(command: BitmapCommand): Promise<BitmapFacts[]> {
+    await this.#call({ verb: "bitmap", command });
+    return [...this.bitmaps];
   }
 
   exportInfo(): ReturnType<Target["exportInfo"]> {
@@ -297,16 +308,17 @@ class ThreadDevice implements TargetDevice {
   }
 
   async submit(request: Request): Promise<void> {
-    const { operation, offset, length, flags, data, gate } = request;
+    const { operation, offset, length, flags, data, gate, bitmap } = request;
     if (!gate.enter()) {
       throw new BlockError("ENODEV", `Cannot ${operation}: access was revoked`);
     }
     try {
       const sent = new Uint8Array(operation === "write" ? data : NO_DATA);
-      const asked = { operation, offset, length, flags, data: sent };
-      const { value, extents } = await this.#call({ verb: "submit", request: asked });
+      const asked = { operation, offset, length, flags, data: sent, bitmap };
+      const { value, extents, runs } = await this.#call({ verb: "submit", request: asked });
       if (value instanceof Uint8Array) data.set(value);
       if (extents !== undefined) request.extents = extents;
+      if (runs !== undefined) request.runs = runs;
     } catch (error) {
       throw toBlockError(error);
     } finally {

@@ -11,6 +11,7 @@ import {
   FLAG_FUA,
   FLAG_MAY_TRIM,
   type Gate,
+  makeRequest,
   NO_DATA,
   type Operation,
   type ReplyPipe,
@@ -21,8 +22,10 @@ import type { Reply, ReplyQueue } from "../stream/reply_queue.ts";
 import type { FrameSplitter } from "../stream/splitter.ts";
 import type { PipePool } from "../sys/pipe.ts";
 import {
+  allocationOf,
   decodeFilter,
   describe,
+  dirtinessOf,
   encodeStatus,
   statusChunkBytes,
   type StatusContext,
@@ -55,6 +58,12 @@ interface Origin extends ReplyTo {
   readonly flags: number;
   readonly offset: number;
   readonly length: number;
+}
+
+/** What is asked of the Device for one metadata context. */
+interface StatusQuery {
+  readonly id: number;
+  readonly request: Request;
 }
 
 function copyOf(origin: Origin): Origin {
@@ -446,38 +455,47 @@ export class ServerCommands {
       this.#fail(header, refusal("EINVAL", header, "no metadata context was selected"));
       return;
     }
-    const query = this.#request("extents", header.offset, length, 0, NO_DATA);
-    let outcome: Maybe<void>;
+    const queries = contexts.map(({ id, bitmap }): StatusQuery => ({
+      id,
+      request: makeRequest("extents", header.offset, length, { gate: this.#gate, bitmap }),
+    }));
+    const waits: Promise<void>[] = [];
     try {
-      outcome = this.#device.submit(query);
+      for (const { request } of queries) {
+        const wait = this.#device.submit(request);
+        if (wait !== undefined) waits.push(wait);
+      }
     } catch (error) {
-      this.#fail(header, error);
-      return;
+      if (waits.length === 0) {
+        this.#fail(header, error);
+        return;
+      }
+      waits.push(Promise.reject(error));
     }
-    if (outcome === undefined) {
-      this.#sendStatus(header, contexts, query);
+    if (waits.length === 0) {
+      this.#sendStatus(header, queries);
       return;
     }
     const origin = copyOf(header);
-    this.#later(outcome, STATUS_IN_FLIGHT_BYTES, null, (error) => {
+    this.#later(settled(waits), STATUS_IN_FLIGHT_BYTES, null, (error) => {
       if (this.#closed) return;
-      if (error === null) this.#sendStatus(origin, contexts, query);
+      if (error === null) this.#sendStatus(origin, queries);
       else this.#fail(origin, error);
     });
   }
 
-  #sendStatus(origin: Origin, contexts: readonly StatusContext[], query: Request): void {
+  #sendStatus(origin: Origin, queries: readonly StatusQuery[]): void {
     const encoder = this.#encoder;
-    const limits = {
-      length: query.length,
-      one: (origin.flags & COMMAND_FLAG.REQ_ONE) !== 0,
-      wide: encoder.style === "extended",
-    };
-    contexts.forEach(({ id, statusOf }, index) => {
-      const descriptors = describe(query.extents ?? [], statusOf, limits);
+    const one = (origin.flags & COMMAND_FLAG.REQ_ONE) !== 0;
+    queries.forEach(({ id, request }, index) => {
+      const { length, bitmap, extents = [], runs = [] } = request;
+      const limits = { length, one, wide: encoder.style === "extended" };
+      const descriptors = bitmap === undefined
+        ? describe(extents, allocationOf, limits)
+        : describe(runs, dirtinessOf, limits);
       const reply = this.#queue.reserve(statusChunkBytes(encoder, descriptors.length));
       const { bytes } = reply;
-      const last = index === contexts.length - 1;
+      const last = index === queries.length - 1;
       encodeStatus(
         encoder,
         this.#viewOf(bytes),

@@ -7,6 +7,7 @@
 import * as v from "valibot";
 import { BlockError, toBlockError } from "../../block/errors.ts";
 import { UsageError } from "../../block/usage_error.ts";
+import type { BitmapCommand } from "../../dirty_log/target_bitmaps.ts";
 import { DRAIN_MS_MAX } from "../../handle/limits.ts";
 import type { OpenFile } from "../../handle/open_file.ts";
 import type { OpenFileTable } from "../../handle/table.ts";
@@ -45,6 +46,8 @@ const minor = v.pipe(v.number(), v.integer(), v.minValue(0));
 const handle = minor;
 const drain = v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(DRAIN_MS_MAX)));
 
+const bitmap = { verb: v.literal("bitmap"), target: v.string() };
+
 const requestSchema = v.variant("verb", [
   v.strictObject({ verb: v.literal("self") }),
   v.strictObject({ verb: v.literal("info") }),
@@ -63,6 +66,22 @@ const requestSchema = v.variant("verb", [
     handle,
     fire: v.optional(v.boolean()),
   }),
+  v.variant("action", [
+    v.strictObject({ ...bitmap, action: v.literal("list") }),
+    v.strictObject({
+      ...bitmap,
+      action: v.literal("add"),
+      name: v.string(),
+      granularity: v.optional(v.pipe(v.number(), v.integer())),
+      persistent: v.optional(v.boolean()),
+      marked: v.optional(v.boolean()),
+    }),
+    v.strictObject({
+      ...bitmap,
+      action: v.picklist(["clear", "freeze", "drop", "merge", "remove"]),
+      name: v.string(),
+    }),
+  ]),
 ]);
 
 type Request = v.InferOutput<typeof requestSchema>;
@@ -139,7 +158,16 @@ async function run(
     case "onexit-remove":
       await files.get(request.minor).onexit.remove(request.handle, { fire: request.fire ?? false });
       return {};
+    case "bitmap":
+      return { bitmaps: await targets.bitmap(request.target, bitmapCommandOf(request)) };
   }
+}
+
+function bitmapCommandOf(request: Extract<Request, { verb: "bitmap" }>): BitmapCommand {
+  if (request.action !== "add") return request;
+  const { name, granularity, persistent = false, marked = false } = request;
+  const told = granularity === undefined ? {} : { granularity };
+  return { action: "add", name, ...told, persistent, marked };
 }
 
 async function revoke(

@@ -52,6 +52,16 @@ export function targetOfNodeName(node: string): string {
   return node.replaceAll("@", ".");
 }
 
+/** The name of a bitmap's node, below `bitmap` of its target: dots as in targets. */
+export function bitmapNodeName(bitmap: string): string {
+  return targetNodeName(bitmap);
+}
+
+/** The bitmap that such a node stands for. */
+export function bitmapOfNodeName(node: string): string {
+  return targetOfNodeName(node);
+}
+
 /** The node of a target. */
 export function targetPath(target: string): string {
   return `${TARGETS_PATH}/${targetNodeName(target)}`;
