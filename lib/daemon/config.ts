@@ -101,6 +101,8 @@ export interface DaemonConfig {
   readonly control: ControlConfig | null;
   /** The folder of targets that outlive the daemon, or null. */
   readonly stateDir: string | null;
+  /** The folder of dirty-region logs for the kernel's mirrors, or null to keep none. */
+  readonly logDir: string | null;
   /** What onexit actions can run. */
   readonly hooks: Hooks;
   /** Where metrics and health are served, or null. */
@@ -120,6 +122,7 @@ interface FileTop {
   readonly limits: Readonly<Record<string, unknown>> | undefined;
   readonly control: Readonly<Record<string, unknown>> | undefined;
   readonly state: string | undefined;
+  readonly logs: string | undefined;
   readonly metrics: string | undefined;
   readonly hook: Readonly<Record<string, unknown>> | undefined;
   readonly target: readonly Readonly<Record<string, unknown>>[];
@@ -159,6 +162,7 @@ const topSchema: OptionSchema<FileTop> = optionSchema<FileTop>({
   limits: tableOption("limits of the daemon"),
   control: tableOption("how the daemon is steered"),
   state: omittable(pathOption({ summary: "folder of targets that outlive the daemon" })),
+  logs: omittable(pathOption({ summary: "folder of the kernel's dirty-region logs" })),
   metrics: omittable(textOption({ summary: "where metrics are served" })),
   hook: tableOption("commands that onexit actions run"),
   target: listOption(
@@ -257,7 +261,7 @@ function readTable<O>(
 export function parseConfig(text: string, context: ConfigContext): ConfigParts {
   const reader: Reader = { context, places: new TomlPlaces(context.path, text) };
   const top = readTable(reader, topSchema, parseToml(reader, text), "", "the configuration");
-  const { tls, limits, control, hook = {}, state, metrics } = top;
+  const { tls, limits, control, hook = {}, state, logs, metrics } = top;
   const folder = top["dm-user-dir"];
   return {
     ...readTargets(reader, top.target),
@@ -272,6 +276,7 @@ export function parseConfig(text: string, context: ConfigContext): ConfigParts {
     }),
     ...(control === undefined ? {} : { control: readControl(reader, control) }),
     ...(state === undefined ? {} : { stateDir: state }),
+    ...(logs === undefined ? {} : { logDir: logs }),
     ...(metrics === undefined ? {} : {
       metrics: parseMetricsEndpoint(metrics, reader.places.find("metrics", "value").origin),
     }),
@@ -494,7 +499,8 @@ function chooseDefault(parts: ConfigParts, targets: readonly TargetConfig[]): st
  */
 export function finishConfig(parts: ConfigParts): DaemonConfig {
   const { targets = [], endpoints = [], tls = null, control = null, stateDir = null } = parts;
-  const steered = control !== null || stateDir !== null;
+  const { logDir = null } = parts;
+  const steered = control !== null || stateDir !== null || logDir !== null;
   if (targets.length === 0 && !steered) throw new UsageError("Cannot serve: there is no target");
   if (targets.length > TARGETS_MAX) {
     throw new UsageError(`Cannot serve: there are more than ${TARGETS_MAX} targets`);
@@ -537,6 +543,7 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
     connectionsMax,
     control,
     stateDir,
+    logDir,
     hooks,
     metrics,
     driver,

@@ -25,12 +25,14 @@ import { POLL_IN, PollSet } from "../../lib/sys/poll.ts";
 import { closeDescriptor } from "../../lib/sys/socket.ts";
 import { testClock } from "../../lib/testing/context.ts";
 import { seededRandom } from "../../lib/testing/random.ts";
-import { type DmuServer, runFails, scriptProgram, startDmu } from "../support/tools.ts";
+import { type DmuServer, runFails, runOk, scriptProgram, startDmu } from "../support/tools.ts";
 
 const MAIN = new URL("../../cli/main.ts", import.meta.url);
 const GROUPS = 1 << CONNECTOR_GROUP - 1;
 /** What the kernel takes for 15 and 2 seconds is a tenth of that here. */
 const HASTE = 10;
+/** Time in ms until what is shown once a second must have been seen. */
+const SHOWN_MS_MAX = 60_000;
 
 /** The kernel's end of the socket. */
 class Pump {
@@ -220,6 +222,26 @@ async function thousand(): Promise<number> {
   return Math.round(rate);
 }
 
+/** A daemon with a control plane shows the logs that it keeps, and `dmu log ls` prints them. */
+async function shown(): Promise<void> {
+  const [path = "", ...rest] = scriptProgram(MAIN);
+  const control = `unix:${folder}/control`;
+  const program = [path, ...rest, "serve", "--json"];
+  const server = await startDmu(["--logs", folder, "--control", control], { program });
+  const log = await create("shown.1", "disk shown 8 nosync", 1n);
+  assert.equal(await log.resume(), 0);
+  log.mark(5);
+  assert.equal(await log.flush(), 0);
+  const list = async (): Promise<string> =>
+    await runOk(path, [...rest, "log", "ls", "--control", control]);
+  const until = performance.now() + SHOWN_MS_MAX;
+  const line = /^shown\.1 +active +32 +32 +1 +[1-9]\d* +\S+\/shown$/m;
+  while (!line.test(await list())) assert.ok(performance.now() < until, await list());
+  await log.destroy();
+  while (await list() !== "no logs\n") assert.ok(performance.now() < until, await list());
+  await server.stop();
+}
+
 let daemon = await startDaemon();
 await lives();
 const [path = "", ...rest] = program;
@@ -233,6 +255,7 @@ const memory_kib = Number(
   /VmRSS:\s+(\d+)/.exec(Deno.readTextFileSync(`/proc/${daemon.pid}/status`))?.[1] ?? 0,
 );
 await daemon.stop();
+await shown();
 pump.close();
 await Deno.stdout.write(
   new TextEncoder().encode(`${JSON.stringify({ lateAnswers, rate, memory_kib })}\n`),
