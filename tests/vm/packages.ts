@@ -8,6 +8,8 @@ import { runOk } from "../support/tools.ts";
 
 /** Time in ms for fetching some 80 MB of packages. */
 const FETCH_MS_MAX = 300_000;
+/** A mirror may fail now and then. */
+const RETRIES = ["-o", "Acquire::Retries=3"];
 /** The package whose dependency is Debian's newest kernel. */
 const KERNEL_PACKAGE = "linux-image-amd64";
 /** Packages of what runs in the machine; libraries that they need and this machine has are its own. */
@@ -27,7 +29,7 @@ export async function unpackPackages(folder: string): Promise<void> {
   const archives = join(folder, "archives");
   Deno.mkdirSync(archives, { recursive: true });
   const options = { cwd: archives, timeoutMs: FETCH_MS_MAX };
-  await runOk("apt-get", ["download", "-q", kernel, ...PROGRAM_PACKAGES], options);
+  await runOk("apt-get", [...RETRIES, "download", "-q", kernel, ...PROGRAM_PACKAGES], options);
   for (const name of namesIn(archives)) {
     await runOk("dpkg", ["-x", join(archives, name), folder], { timeoutMs: FETCH_MS_MAX });
   }
