@@ -12,7 +12,7 @@ import type { Log } from "../block/context.ts";
 import { BlockError, errnoToLinux, toBlockError } from "../block/errors.ts";
 import { REQUEST_TYPES, REQUEST_VERSIONS } from "./constants.ts";
 import { DiskStore } from "./disk_store.ts";
-import { LOGS_MAX, PAYLOAD_BYTES_MAX } from "./limits.ts";
+import { LOGS_MAX, PAYLOAD_BYTES_MAX, STATUS_ROOM_BYTES } from "./limits.ts";
 import { DirtyLog, type LogMedium, type LogPhase } from "./log.ts";
 import { type LogArguments, parseLogArguments } from "./log_arguments.ts";
 import { decodeFrame, encodeReply, type LogMessage, requestName } from "./message.ts";
@@ -113,6 +113,21 @@ const WORK: ReadonlySet<number> = new Set([
   REQUEST_TYPES.IS_REMOTE_RECOVERING,
 ]);
 
+/**
+ * Bytes of answers for which the kernel has room. It writes the length of each answer over that, and asks
+ * once more with what is there after it has made a log anew: so an answer that makes it do so must be as
+ * long as the real one. Otherwise the real one does not fit, is taken for a failure, and for a region in
+ * sync the kernel writes one leg alone while the log goes on calling it clean.
+ */
+const ANSWER_BYTES: ReadonlyMap<number, number> = new Map([
+  [REQUEST_TYPES.IS_CLEAN, 8],
+  [REQUEST_TYPES.IN_SYNC, 8],
+  [REQUEST_TYPES.GET_RESYNC_WORK, 16],
+  [REQUEST_TYPES.GET_SYNC_COUNT, 8],
+  [REQUEST_TYPES.STATUS_INFO, STATUS_ROOM_BYTES],
+  [REQUEST_TYPES.IS_REMOTE_RECOVERING, 16],
+]);
+
 function keyOf(uuid: string, luid: bigint): string {
   return `${luid}/${uuid}`;
 }
@@ -180,6 +195,7 @@ export class LogSession {
     } catch (error) {
       this.counts.errors += 1;
       errno = this.#errnoOf(error, message);
+      if (error instanceof UnknownLog) data = new Uint8Array(ANSWER_BYTES.get(message.type) ?? 0);
     }
     this.#count(message, errno);
     this.#options.answered?.(message, errno);

@@ -29,7 +29,7 @@ const DISK_BYTES: readonly number[] = [32 << 20, 32 << 20, 1 << 20];
 const TICKS_PER_SECOND = 100;
 /** In the order in which they are loaded; what is missing is built into the kernel. */
 const MODULES = [
-  ...["virtio/virtio", "virtio/virtio_ring", "virtio/virtio_pci_modern_dev"],
+  ...["virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_modern_dev"],
   ...["virtio/virtio_pci_legacy_dev", "virtio/virtio_pci", "block/virtio_blk"],
   ...["dax/dax", "md/dm-mod", "md/dm-log", "md/dm-region-hash", "md/dm-mirror"],
   "md/dm-log-userspace",

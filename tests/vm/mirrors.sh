@@ -119,6 +119,8 @@ check "to the end" until_status m5 64/64
 check "it is removed" remove m5
 check "we have copied region 42 and no other" only_copies 42
 
+check "every answer had room in the kernel" sh -c '! dmesg | grep "Insufficient space"'
+
 if long; then . /checks/at_length.sh; fi
 
 # A mirror on disks that outlive this machine, which ends in the middle of its writes.
