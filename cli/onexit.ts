@@ -8,6 +8,7 @@ import { type AnyCommand, command, examples } from "./command.ts";
 import { type Column, columnTable } from "./columns.ts";
 import { CONTROL_OPTION, parseHandle, parseMinor, withControl } from "./control.ts";
 import { BlockError } from "../lib/block/errors.ts";
+import { UsageError } from "../lib/block/usage_error.ts";
 import type { CliIo } from "./io.ts";
 import { onexitExec } from "./onexit_exec.ts";
 import { printJson } from "./output.ts";
@@ -109,11 +110,17 @@ function addCommand(io: CliIo): AnyCommand {
     .action((text, words, { control: place, json }) => {
       const minor = parseMinor(text);
       return withControl(io, place, async (control) => {
-        const handle = await control.addOnexit(minor, actionOf(words));
+        const handle = await control.addOnexit(minor, actionOf(words)).catch(asUsage);
         if (json) printJson(io, { minor, handle });
         else io.out(`${handle}\n`);
       });
     });
+}
+
+/** The daemon knows which actions there are: one that it does not know was written wrongly. */
+function asUsage(error: unknown): never {
+  const isWrong = error instanceof BlockError && error.errno === "EINVAL";
+  throw isWrong ? new UsageError(error.message) : error;
 }
 
 function rmCommand(io: CliIo): AnyCommand {

@@ -6,7 +6,7 @@
  * @module
  */
 import type { OpenContext } from "./context.ts";
-import type { ImageTools, Progress } from "./image.ts";
+import type { CollectReport, ImageTools, Progress } from "./image.ts";
 import type { OptionSchema } from "./options.ts";
 
 /** A value that is there now, or later: a page-cache hit must not pay for a promise. */
@@ -111,6 +111,8 @@ export interface SnapshotInfo {
 export interface Management {
   /** Facts worth showing, in the order in which they should be shown: path, format, allocated bytes … */
   describe?(): Record<string, string | number | boolean>;
+  /** Counters and gauges that change all the time, bytes or counts: requests, hits, garbage … */
+  statistics?(): Record<string, number>;
   /** The snapshots, oldest first. */
   snapshots?(): Maybe<readonly SnapshotInfo[]>;
   /** Keeps the state of now under a name, durably. Errno: EEXIST, EINVAL for the name, ENOSPC. */
@@ -119,6 +121,8 @@ export interface Management {
   applySnapshot?(name: string): Maybe<void>;
   /** Forgets a snapshot (by name, or by id). Errno: ENOENT. */
   deleteSnapshot?(name: string): Maybe<void>;
+  /** Gives back storage that nothing needs any more. */
+  collect?(progress?: Progress): Maybe<CollectReport>;
   /** Writes what this layer holds into the layer below it, and then holds nothing of its own. */
   commit?(progress?: Progress): Maybe<void>;
   /** Throws away what this layer holds: what is below shows again. */

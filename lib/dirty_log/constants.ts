@@ -73,6 +73,8 @@ export const DISK_LOG_MAGIC = 0x4d695272;
 export const DISK_LOG_VERSION = 2;
 /** Where the bitmap of a disk log begins, in bytes. */
 export const DISK_LOG_BITMAP_OFFSET = 1024;
+/** Where whoever keeps a disk log may leave a note: a sector that the kernel leaves alone, or zeroes. */
+export const DISK_LOG_NOTE_OFFSET = 512, DISK_LOG_NOTE_BYTES = 512;
 /** Bytes of a sector. */
 export const SECTOR_BYTES = 512;
 

@@ -7,7 +7,13 @@
  */
 import { BlockError } from "../block/errors.ts";
 import type { RawFile } from "../sys/file_access.ts";
-import { DISK_LOG_BITMAP_OFFSET, DISK_LOG_MAGIC, DISK_LOG_VERSION } from "./constants.ts";
+import {
+  DISK_LOG_BITMAP_OFFSET,
+  DISK_LOG_MAGIC,
+  DISK_LOG_NOTE_BYTES,
+  DISK_LOG_NOTE_OFFSET,
+  DISK_LOG_VERSION,
+} from "./constants.ts";
 import { READ_BYTES_MAX } from "./limits.ts";
 import { bitmapBytes } from "./region_bitmap.ts";
 
@@ -71,6 +77,8 @@ export interface FoundLog {
   readonly regions: number;
   /** The bitmap of those regions. */
   readonly bits: Uint8Array;
+  /** The note of whoever keeps it; zeroes if there is none. */
+  readonly note: Uint8Array;
 }
 
 /**
@@ -78,12 +86,14 @@ export interface FoundLog {
  * SystemError if it cannot be read.
  */
 export function readLog(file: RawFile, regionsMax: number, unit: number): FoundLog {
-  const header = decodeHeader(readStart(file, Math.ceil(DISK_LOG_BITMAP_OFFSET / unit) * unit));
-  if (header.kind !== "log") return { header, regions: 0, bits: new Uint8Array(0) };
+  const head = readStart(file, Math.ceil(DISK_LOG_BITMAP_OFFSET / unit) * unit);
+  const header = decodeHeader(head);
+  const note = head.slice(DISK_LOG_NOTE_OFFSET, DISK_LOG_NOTE_OFFSET + DISK_LOG_NOTE_BYTES);
+  if (header.kind !== "log") return { header, regions: 0, bits: new Uint8Array(0), note };
   const regions = header.regions > BigInt(regionsMax) ? regionsMax : Number(header.regions);
   const bytes = readStart(file, logBytes(regions, unit));
   const bits = bytes.subarray(DISK_LOG_BITMAP_OFFSET).subarray(0, bitmapBytes(regions));
-  return { header, regions, bits };
+  return { header, regions, bits, note };
 }
 
 /** Regions for which a medium of so many bytes has room. */

@@ -11,7 +11,12 @@
  * @module
  */
 import type { RawFile } from "../sys/file_access.ts";
-import { DISK_LOG_BITMAP_OFFSET, SECTOR_BYTES } from "./constants.ts";
+import {
+  DISK_LOG_BITMAP_OFFSET,
+  DISK_LOG_NOTE_BYTES,
+  DISK_LOG_NOTE_OFFSET,
+  SECTOR_BYTES,
+} from "./constants.ts";
 import { encodeHeader, type FoundLog, logBytes, readLog } from "./disk_layout.ts";
 import type { RegionBitmap } from "./region_bitmap.ts";
 
@@ -83,6 +88,32 @@ export class DiskStore {
     if (mustLast) this.#unsynced = true;
     for (const block of blocks) this.#writeBlock(block, clean);
     this.#unknown = !settled;
+  }
+
+  /**
+   * Puts a note of whoever keeps the log between header and bitmap: DISK_LOG_NOTE_BYTES, written whole or
+   * not at all, durable after the next `sync`.
+   */
+  writeNote(note: Uint8Array): void {
+    this.#image.set(note.subarray(0, DISK_LOG_NOTE_BYTES), DISK_LOG_NOTE_OFFSET);
+    if (this.#unknown) return; // it goes out with the rest
+    this.#unknown = true;
+    this.#unsynced = true;
+    const start = Math.floor(DISK_LOG_NOTE_OFFSET / this.#unit) * this.#unit;
+    this.#file.write(this.#image.subarray(start, start + this.#unit), start);
+    this.#unknown = false;
+  }
+
+  /** As `sync`, without keeping this thread; covers what was written before the call. */
+  async syncLater(): Promise<void> {
+    if (!this.#unsynced) return;
+    this.#unsynced = false;
+    try {
+      await this.#file.flushAsync();
+    } catch (error) {
+      this.#unknown = true;
+      throw error;
+    }
   }
 
   /** Makes durable what has to be. */

@@ -256,6 +256,42 @@ export class DirtyLog {
     this.settle();
   }
 
+  /** As `flush`, without keeping this thread: covers the marks of before the call. One at a time. */
+  async flushLater(): Promise<void> {
+    const { medium } = this.#options;
+    if (medium === null) return;
+    const { store } = medium;
+    if (store.unknown) this.#syncMedium(store);
+    else {
+      await store.syncLater().catch((error: unknown) => {
+        throw this.#failed("F", error);
+      });
+    }
+    this.settle();
+  }
+
+  /** Leaves a note on the medium, see `DiskStore.writeNote`; durable after `flush`. Throws EIO. */
+  writeNote(note: Uint8Array): void {
+    const { medium } = this.#options;
+    if (medium !== null) this.#onMedium(() => medium.store.writeNote(note));
+  }
+
+  /** A leg has come that has what was clean alone: all other regions are out of sync, and are copied. */
+  loseSync(): void {
+    this.#sync.load(this.#clean.bytes, this.#clean.regions);
+    this.#search = 0;
+    this.#recovering = null;
+  }
+
+  /** A leg has come of which nothing is known: all regions are dirty and out of sync, durably. Throws EIO. */
+  dirtyAll(): void {
+    this.#clean.fill(false);
+    this.loseSync();
+    this.#held.clear();
+    const { medium } = this.#options;
+    if (medium !== null) this.#onMedium(() => medium.store.rewrite(this.#clean));
+  }
+
   /** Writes clears that have waited for long enough, or all if `now`. Never throws. */
   settle(now = false): void {
     const { medium, now_us } = this.#options;

@@ -428,6 +428,19 @@ Deno.test("commands print what the daemon refuses, exit code 1", () =>
         : { ok: "no" },
   }));
 
+Deno.test("dmu onexit add of an action that the daemon does not know is wrong usage", () =>
+  withDaemon(async ({ run }) => {
+    const { code, stdout, stderr } = await run("onexit", "add", "1", "explode", "d");
+    assert.deepEqual([code, stdout], [2, ""]);
+    assert.ok(stderr.startsWith('dmu: Cannot add the action "explode d": it is none of flush\n'));
+    assert.equal((await run("onexit", "add", "1", "flush", "d")).code, 1);
+  }, {
+    answer: ({ action }) =>
+      action === "flush d"
+        ? new Refusal("ENOENT", 'Cannot add the action: there is no target "d"')
+        : new Refusal("EINVAL", 'Cannot add the action "explode d": it is none of flush'),
+  }));
+
 Deno.test("dmu onexit lists, shows, adds and takes back actions", () =>
   withDaemon(async ({ daemon, run }) => {
     await daemon.put("/dmu/file/10", { kind: "control", peer: "process 77 of user 0" });
@@ -464,8 +477,8 @@ Deno.test("dmu onexit lists, shows, adds and takes back actions", () =>
       { verb: "onexit-remove", minor: 10, handle: 2, fire: true },
     ]);
     const long = await run("onexit", "add", "10", "x".repeat(5000));
-    assert.equal(long.code, 1);
-    assert.match(long.stderr, /its payload has \d+ bytes, the limit is 4096\n$/);
+    assert.equal(long.code, 2);
+    assert.match(long.stderr, /its payload has \d+ bytes, the limit is 4096\n/);
     const wrong = await run("onexit", "add", "ten", "flush d");
     assert.deepEqual([wrong.code, wrong.stderr.split("\n")[0]], [
       2,

@@ -94,6 +94,8 @@ export async function simulationTest(
         };
         try {
           await fn(test);
+        } catch (error) {
+          throw bothErrors(error);
         } finally {
           for (const child of children) killQuietly(child, "SIGKILL");
           await Promise.all(children.map(({ status }) => status));
@@ -101,6 +103,18 @@ export async function simulationTest(
       });
     },
   });
+}
+
+/**
+ * What went wrong in a test and what went wrong when it was cleaned up: the test runner would show
+ * that something was suppressed, and neither of the two.
+ */
+function bothErrors(error: unknown): unknown {
+  if (!(error instanceof SuppressedError)) return error;
+  const texts = [error.suppressed, error.error].map((each: unknown) =>
+    each instanceof Error ? each.stack ?? each.message : String(each)
+  );
+  return new Error(texts.join("\nand at the end of the test: "), { cause: error });
 }
 
 async function startSimulation(mount: string, args: readonly string[]): Promise<SimulationServer> {

@@ -1,0 +1,10 @@
+/**
+ * Limits of the tools for volumes at rest.
+ *
+ * @module
+ */
+
+/** Most findings of a check that are told one by one. */
+export const CHECK_MESSAGES_MAX = 200;
+/** Whole objects that a deep check reads at a time. */
+export const CHECK_READS = 4;

@@ -1,0 +1,38 @@
+/**
+ * The contract of a backend, kept by a log-structured disk on a store in memory.
+ *
+ * @module
+ */
+import { createVolume } from "../../lib/log_disk/create_volume.ts";
+import { LogDisk } from "../../lib/log_disk/log_disk.ts";
+import { contractTests, testContext } from "../../lib/testing/mod.ts";
+import { MemoryBucket, MemoryStore } from "../support/memory_store.ts";
+
+let bucket = new MemoryBucket();
+
+async function open(): Promise<LogDisk> {
+  bucket = new MemoryBucket();
+  const context = testContext();
+  await createVolume(new MemoryStore(bucket), { diskBytes: 2 ** 25 }, context);
+  return await LogDisk.attach(new MemoryStore(bucket), context);
+}
+
+function reopen(): Promise<LogDisk> {
+  return LogDisk.attach(new MemoryStore(bucket), testContext());
+}
+
+/** What a crash at this moment leaves. */
+function crash(): Promise<LogDisk> {
+  bucket = bucket.copy();
+  return reopen();
+}
+
+for (
+  const { name, run } of contractTests("LogDisk", open, {
+    largestBytes: 2 ** 23,
+    reopen,
+    crash,
+  })
+) {
+  Deno.test(name, run);
+}
