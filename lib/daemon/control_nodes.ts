@@ -314,8 +314,9 @@ export interface ShownLog {
   readonly dirty: number;
   /** Tables of the kernel that use it: two while one is swapped. */
   readonly clients: number;
-  /** Requests that were answered, and those answered with an error. */
+  /** Requests that were answered. */
   readonly requests: number;
+  /** Of these, answered with an error. */
   readonly errors: number;
 }
 

@@ -71,8 +71,9 @@ export interface LogFacts {
   readonly inSync: number;
   /** Regions that may differ. */
   readonly dirty: number;
-  /** Requests that were answered since it was made here, and those answered with an error. */
+  /** Requests that were answered since it was made here. */
   readonly requests: number;
+  /** Of these, answered with an error. */
   readonly errors: number;
 }
 
