@@ -30,7 +30,7 @@ until_true() { # COMMAND…
   tries=0
   until "$@"; do
     tries=$((tries + 1))
-    [ $tries -gt 600 ] && return 1
+    [ $tries -gt 3000 ] && return 1
     usleep 100000
   done
 }
@@ -46,6 +46,18 @@ serve() {
 lose() {
   kill -9 "$daemon"
   wait "$daemon" 2>/dev/null
+}
+
+# Ends the daemon in the middle of writes, at a moment when its log on the medium has marks: $left of them.
+lose_while_marked() { # PLACE
+  for try in 1 2 3 4 5 6 7 8 9 10; do
+    until_true has_written $(($(cat /tmp/written) + 5))
+    lose
+    left=$(dirty_in "$1")
+    [ "$left" -gt 0 ] && return 0
+    serve
+  done
+  return 1
 }
 
 # Requests of a type that the daemon has heard since it started, those of one log.
