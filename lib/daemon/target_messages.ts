@@ -14,7 +14,7 @@ import type { HandshakeState } from "../nbd/export_info.ts";
 import type { TargetConfig } from "./config.ts";
 
 /** A management verb that can be called from another thread: what it is told and gives is plain data. */
-export type ThreadVerb = Exclude<keyof Management, "describe">;
+export type ThreadVerb = Exclude<keyof Management, "describe" | "statistics" | "collect">;
 
 /** Limits of connections that differ from those in limits.ts of each part. */
 export interface ThreadLimits {

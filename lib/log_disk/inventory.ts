@@ -13,6 +13,9 @@ import {
   VOLUME_KEY,
 } from "./names.ts";
 
+/** What keys of probes begin with. */
+const PROBE_PREFIX = "probe/";
+
 /** A number of objects. */
 export interface ObjectTotal {
   /** How many. */
@@ -33,6 +36,8 @@ export interface Inventory {
   readonly snapshots: readonly (ObjectEntry & { readonly name: string })[];
   /** Markers of clones. */
   readonly clones: readonly ObjectEntry[];
+  /** What was left of trying whether the store creates only what is absent. */
+  readonly probes: readonly ObjectEntry[];
   /** Whatever else is there. */
   readonly others: readonly ObjectEntry[];
   /** All of them. */
@@ -57,7 +62,7 @@ export async function takeInventory(
   const log: (ObjectEntry & { seq: number })[] = [];
   const checkpoints: (ObjectEntry & { seq: number })[] = [];
   const snapshots: (ObjectEntry & { name: string })[] = [];
-  const clones: ObjectEntry[] = [], others: ObjectEntry[] = [];
+  const clones: ObjectEntry[] = [], probes: ObjectEntry[] = [], others: ObjectEntry[] = [];
   let hasVolume = false, count = 0, bytes = 0;
   for await (const entry of store.list("", options)) {
     count += 1;
@@ -70,8 +75,10 @@ export async function takeInventory(
     else if (name !== null) snapshots.push({ ...entry, name });
     else if (checkpoint !== null) checkpoints.push({ ...entry, seq: checkpoint.seq });
     else if (key.startsWith(CLONE_PREFIX)) clones.push(entry);
+    else if (key.startsWith(PROBE_PREFIX)) probes.push(entry);
     else if (key === VOLUME_KEY) hasVolume = true;
     else others.push(entry);
   }
-  return { hasVolume, log, checkpoints, snapshots, clones, others, total: { count, bytes } };
+  const total = { count, bytes };
+  return { hasVolume, log, checkpoints, snapshots, clones, probes, others, total };
 }

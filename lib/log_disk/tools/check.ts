@@ -10,7 +10,6 @@ import type { CheckReport, Progress, Repair } from "../../block/image.ts";
 import { inLanes } from "../../block/maybe.ts";
 import type { ObjectStore } from "../../object_store/types.ts";
 import type { DiskContext } from "../context.ts";
-import type { SnapshotDescription } from "../description.ts";
 import type { ExtentMap } from "../extent_map.ts";
 import { DELETE_KEYS_MAX } from "../gc/limits.ts";
 import { type Needed, neededByAny, neededBySnapshot } from "../gc/needed.ts";
@@ -80,8 +79,8 @@ class Findings {
 interface Wanted {
   readonly objects: Map<string, NeededObject>;
   readonly loaded: Loaded | null;
-  readonly needed: Needed;
-  readonly snapshots: readonly SnapshotDescription[];
+  /** What snapshots need; null if one of them cannot be read. */
+  readonly needed: Needed | null;
 }
 
 /** Notes all objects that a map points to. */
@@ -102,16 +101,15 @@ async function wantedOf(
 ): Promise<Wanted> {
   const { origins: [own] } = volume, { signal } = context;
   const objects = new Map<string, NeededObject>(), needed: Needed[] = [];
-  const snapshots: SnapshotDescription[] = [];
   for (const { name } of own === undefined ? [] : inventory.snapshots) {
     await findings.try(async () => {
       const snapshot = own === undefined ? null : await findSnapshot(own.store, name, { signal });
       if (snapshot === null) return;
-      snapshots.push(snapshot);
       addMap(objects, (await loadSnapshot(volume, 0, name, context)).map);
       needed.push(await neededBySnapshot(volume, snapshot, context));
     });
   }
+  const isComplete = findings.corruptions === 0;
   const loaded = await findings.try(() => loadVolume(volume, context));
   if (loaded !== null) {
     addMap(objects, loaded.state.map);
@@ -120,7 +118,7 @@ async function wantedOf(
       findings.damage(`${newest.key} is damaged; the checkpoint before it was used`);
     }
   }
-  return { objects, loaded, needed: neededByAny(needed), snapshots };
+  return { objects, loaded, needed: isComplete ? neededByAny(needed) : null };
 }
 
 /** Are all objects there that are needed, and of the right size? Gives those that are. */
@@ -203,16 +201,17 @@ async function checkObjects(
 }
 
 /** Keys that take up room for nothing, and that garbage collection never meets. */
-function leaksOf(inventory: Inventory, { loaded, needed, snapshots }: Wanted): string[] {
-  if (loaded === null) return [];
-  const { state } = loaded, table = state.map.objects(0);
-  // What is behind the log's end may be on its way.
-  const leaks = inventory.log.filter(({ seq }) =>
-    seq <= state.seq && table.get(seq) === null && !needed.has(seq)
-  ).map(({ key }) => key);
-  const markers = snapshots.map(({ name }) => clonePrefix(name));
+function leaksOf(inventory: Inventory, { loaded, needed }: Wanted): string[] {
+  const leaks = inventory.probes.map(({ key }) => key);
+  const markers = inventory.snapshots.map(({ name }) => clonePrefix(name));
   for (const { key } of inventory.clones) {
     if (!markers.some((prefix) => key.startsWith(prefix))) leaks.push(key);
+  }
+  if (loaded === null || needed === null) return leaks;
+  const { state } = loaded, table = state.map.objects(0);
+  for (const { key, seq } of inventory.log) {
+    // What is behind the log's end may be on its way.
+    if (seq <= state.seq && table.get(seq) === null && !needed.has(seq)) leaks.push(key);
   }
   return leaks;
 }

@@ -105,7 +105,7 @@ export async function removeVolume(
 ): Promise<number> {
   const { signal, progress } = context;
   const inventory = await takeInventory(store, { signal });
-  const { hasVolume, checkpoints, snapshots, clones, log } = inventory;
+  const { hasVolume, checkpoints, snapshots, clones, probes, log } = inventory;
   if (inventory.total.count === inventory.others.length) {
     throw new BlockError("ENOENT", `Cannot remove ${store.name}: there is no volume`);
   }
@@ -118,7 +118,7 @@ export async function removeVolume(
   // One by one, so that nobody clones what is going.
   for (const { name } of snapshots) await dropSnapshot(store, name, signal);
   // From the end of the log to its beginning: whatever is left when this is stopped is an older state.
-  const keys = [...checkpoints, ...clones, ...log.toReversed()].map(({ key }) => key);
+  const keys = [...checkpoints, ...clones, ...probes, ...log.toReversed()].map(({ key }) => key);
   const described = await describedOrNull(store, signal);
   await deleteKeys(store, keys, signal, progress);
   if (described?.parent !== null && described !== null) {
