@@ -1,5 +1,5 @@
 # What the long profile has besides: daemons that are lost again and again, and many mirrors.
-check "a mirror is made for many daemons" make l1 "0 65536 mirror userspace 4 l1 disk l1 1024 nosync $legs"
+check "a mirror is made for many daemons" make l1 "0 65536 mirror userspace 5 l1 disk l1 1024 nosync $legs"
 status_has l1 64/64
 (keep_writing /dev/mapper/l1 0 149 400 8192; echo $? >/tmp/writer) &
 for round in 1 2 3 4 5; do
@@ -34,7 +34,7 @@ check "the legs are equal" same /dev/ram0 /dev/ram1
 
 many=20
 for index in $(seq $many); do
-  make "n$index" "0 2048 mirror userspace 4 n$index core 64 2 /dev/ram0 $((index * 2048)) /dev/ram1 $((index * 2048)) 1 handle_errors"
+  make "n$index" "0 2048 mirror userspace 3 n$index core 64 2 /dev/ram0 $((index * 2048)) /dev/ram1 $((index * 2048)) 1 handle_errors"
 done
 all_in_sync() { [ "$(dmsetup status | grep -c '^n[0-9]*: .* 32/32 ')" = $many ]; }
 check "$many mirrors at once are copied" until_true all_in_sync
