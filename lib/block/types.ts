@@ -151,6 +151,8 @@ export interface BackendType<O> {
   readonly argument?: keyof O & string;
   /** URI schemes (`nbd+unix`) that select this kind, the whole URI then being the argument. */
   readonly schemes?: readonly string[];
+  /** The query of such a URI has the options, and the rest of it is the argument. */
+  readonly uriOptions?: boolean;
   /** What can be done to disks at rest, if this kind has such tools. */
   readonly image?: ImageTools<O>;
   /** Its calls wait, for a network or a clock, even where a thread may block: it is never `synchronous`. */

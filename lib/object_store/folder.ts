@@ -61,7 +61,8 @@ function storeError(action: string, error: unknown): unknown {
 }
 
 function folderOf(path: string): string {
-  return path.slice(0, Math.max(1, path.lastIndexOf("/")));
+  const slash = path.lastIndexOf("/");
+  return slash < 0 ? "." : path.slice(0, Math.max(1, slash));
 }
 
 /** By the keys below it: a folder's begin with its name and a slash. */

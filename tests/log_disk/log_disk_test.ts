@@ -359,3 +359,26 @@ Deno.test("LogDisk deletes checkpoints but for the two newest", async () => {
     assert.equal(await firstByte(again, index * 4096), index + 1);
   }
 });
+
+Deno.test("LogDisk knows what an older writer left behind the gap as garbage, and never shows it", async () => {
+  const lost: Promise<void> = new Promise(() => {});
+  let gap = "";
+  const plan: StorePlan = {
+    fate: () => "done",
+    pass: ({ key }, point) => key === gap && point === "before" ? lost : undefined,
+  };
+  const setting = await made();
+  const first = await setting.attach({}, plan);
+  gap = logKey(first.position);
+  for (let index = 0; index < 4; index += 1) {
+    await first.write(filled(7, 4 * MIB), index * 8 * MIB, PLAIN);
+    await first.write(filled(7, 4 * MIB), index * 8 * MIB + 4 * MIB, PLAIN);
+  }
+  for (let turn = 0; turn < 50; turn += 1) await Promise.resolve();
+  const [, ...left] = setting.logSeqs();
+  assert.equal(left.length, 3, "what follows the gap was created");
+  for (const disk of [await setting.attach(), await setting.attach()]) {
+    assert.equal(await firstByte(disk, 8 * MIB), 0);
+    for (const seq of left) assert.equal(disk.map.objects(0).get(seq)?.liveBytes, 0);
+  }
+});
