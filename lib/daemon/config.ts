@@ -109,6 +109,8 @@ export interface DaemonConfig {
   readonly stateDir: string | null;
   /** The folder of dirty bitmaps that outlive the daemon, or null. */
   readonly bitmapDir: string | null;
+  /** The folder of dirty-region logs for the kernel's mirrors, or null to keep none. */
+  readonly logDir: string | null;
   /** What onexit actions can run. */
   readonly hooks: Hooks;
   /** Where metrics and health are served, or null. */
@@ -130,6 +132,7 @@ interface FileTop {
   readonly control: Readonly<Record<string, unknown>> | undefined;
   readonly state: string | undefined;
   readonly bitmaps: string | undefined;
+  readonly logs: string | undefined;
   readonly metrics: string | undefined;
   readonly hook: Readonly<Record<string, unknown>> | undefined;
   readonly target: readonly Readonly<Record<string, unknown>>[];
@@ -172,6 +175,7 @@ const topSchema: OptionSchema<FileTop> = optionSchema<FileTop>({
   control: tableOption("how the daemon is steered"),
   state: omittable(pathOption({ summary: "folder of targets that outlive the daemon" })),
   bitmaps: omittable(pathOption({ summary: "folder of bitmaps that outlive the daemon" })),
+  logs: omittable(pathOption({ summary: "folder of the kernel's dirty-region logs" })),
   metrics: omittable(textOption({ summary: "where metrics are served" })),
   hook: tableOption("commands that onexit actions run"),
   target: listOption(
@@ -271,7 +275,7 @@ function readTable<O>(
 export function parseConfig(text: string, context: ConfigContext): ConfigParts {
   const reader: Reader = { context, places: new TomlPlaces(context.path, text) };
   const top = readTable(reader, topSchema, parseToml(reader, text), "", "the configuration");
-  const { tls, limits, control, hook = {}, state, metrics, bitmaps } = top;
+  const { tls, limits, control, hook = {}, state, metrics, bitmaps, logs } = top;
   const folder = top["dm-user-dir"];
   return {
     ...readTargets(reader, top.target),
@@ -288,6 +292,7 @@ export function parseConfig(text: string, context: ConfigContext): ConfigParts {
     ...(control === undefined ? {} : { control: readControl(reader, control) }),
     ...(state === undefined ? {} : { stateDir: state }),
     ...(bitmaps === undefined ? {} : { bitmapDir: bitmaps }),
+    ...(logs === undefined ? {} : { logDir: logs }),
     ...(metrics === undefined ? {} : {
       metrics: parseMetricsEndpoint(metrics, reader.places.find("metrics", "value").origin),
     }),
@@ -516,7 +521,8 @@ function chooseDefault(parts: ConfigParts, targets: readonly TargetConfig[]): st
  */
 export function finishConfig(parts: ConfigParts): DaemonConfig {
   const { targets = [], endpoints = [], tls = null, control = null, stateDir = null } = parts;
-  const steered = control !== null || stateDir !== null;
+  const { logDir = null } = parts;
+  const steered = control !== null || stateDir !== null || logDir !== null;
   if (targets.length === 0 && !steered) throw new UsageError("Cannot serve: there is no target");
   if (targets.length > TARGETS_MAX) {
     throw new UsageError(`Cannot serve: there are more than ${TARGETS_MAX} targets`);
@@ -562,6 +568,7 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
     control,
     stateDir,
     bitmapDir,
+    logDir,
     hooks,
     metrics,
     driver,

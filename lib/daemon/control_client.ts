@@ -20,12 +20,14 @@ import { targetPath } from "./control/paths.ts";
 import {
   readFile,
   readFiles,
+  readLogs,
   readNames,
   readState,
   readStatistics,
   readTarget,
   readTargets,
   type ShownFile,
+  type ShownLog,
   type ShownStatistics,
   type ShownTarget,
   TARGET_STATES,
@@ -49,6 +51,7 @@ export {
   type ShownAction,
   type ShownBitmap,
   type ShownFile,
+  type ShownLog,
   type ShownStatistics,
   type ShownTarget,
   TARGET_STATES,
@@ -187,6 +190,11 @@ export class ControlClient implements AsyncDisposable {
   /** All open files, in the order of their numbers. */
   files(): Promise<ShownFile[]> {
     return guarded(() => this.store.snapshot(readFiles));
+  }
+
+  /** All dirty-region logs that it keeps for the kernel, at most a second old. */
+  logs(): Promise<ShownLog[]> {
+    return guarded(() => this.store.snapshot(readLogs));
   }
 
   /** An open file. Errno: EBADF if there is none of that number. */

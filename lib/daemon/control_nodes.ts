@@ -11,6 +11,7 @@ import {
   bitmapOfNodeName,
   filePath,
   FILES_PATH,
+  LOGS_PATH,
   targetOfNodeName,
   targetPath,
   TARGETS_PATH,
@@ -322,4 +323,69 @@ export async function readFiles(store: XenstoreOperations): Promise<ShownFile[]>
     .filter((each) => each !== null).sort((a, b) => a - b);
   const files = await Promise.all(minors.map((each) => readFile(store, each)));
   return files.filter((each) => each !== null);
+}
+
+/** A dirty-region log of a mirror of the kernel, as the tree shows it. */
+export interface ShownLog {
+  /** The name that the mirror's table gives. */
+  readonly uuid: string;
+  /** The type as its table has it. */
+  readonly type: string;
+  /** Numbers of the device or path of the file that it is kept in; null if it is in memory. */
+  readonly place: string | null;
+  /** pending, active, halted, suspended, or waiting for its medium. */
+  readonly state: string;
+  /** Regions of the mirror. */
+  readonly regions: number;
+  /** Bytes of a region. */
+  readonly regionSize: number;
+  /** Regions that all legs have. */
+  readonly inSync: number;
+  /** Regions that may differ. */
+  readonly dirty: number;
+  /** Tables of the kernel that use it: two while one is swapped. */
+  readonly clients: number;
+  /** Requests that were answered. */
+  readonly requests: number;
+  /** Of these, answered with an error. */
+  readonly errors: number;
+}
+
+const LOG_TEXTS = [
+  "uuid",
+  "type",
+  "place",
+  "state",
+  "regions",
+  "region-size",
+  "in-sync",
+  "dirty",
+  "clients",
+  "requests",
+  "errors",
+] as const;
+
+/** Reads all dirty-region logs, in the order of the names of their nodes. */
+export async function readLogs(store: XenstoreOperations): Promise<ShownLog[]> {
+  const names = (await listOrEmpty(store, LOGS_PATH)).sort();
+  const logs = await Promise.all(names.map(async (name) => {
+    const text = await readTexts(store, `${LOGS_PATH}/${name}`, LOG_TEXTS);
+    const uuid = text("uuid");
+    if (uuid === null) return null; // gone a moment later
+    const number = (key: typeof LOG_TEXTS[number]): number => numberIn(text(key)) ?? 0;
+    return {
+      uuid,
+      type: text("type") ?? "",
+      place: text("place"),
+      state: text("state") ?? "",
+      regions: number("regions"),
+      regionSize: number("region-size"),
+      inSync: number("in-sync"),
+      dirty: number("dirty"),
+      clients: number("clients"),
+      requests: number("requests"),
+      errors: number("errors"),
+    };
+  }));
+  return logs.filter((each) => each !== null);
 }

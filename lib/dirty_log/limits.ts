@@ -6,6 +6,8 @@
 
 /** Longest payload of a request or reply, in bytes: what the kernel's buffer of 512 leaves. */
 export const PAYLOAD_BYTES_MAX = 332;
+/** Room in bytes that the kernel is sure to have for a status line: its real room is not known. */
+export const STATUS_ROOM_BYTES = 255;
 /** Longest frame that is taken, in bytes: more than the kernel ever sends. */
 export const DATAGRAM_BYTES_MAX = 8_192;
 /** Longest uuid, in bytes. */
