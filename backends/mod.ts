@@ -7,6 +7,7 @@ import { type AnyBackendType, Registry } from "../lib/block/registry.ts";
 import { filters } from "../lib/filters/mod.ts";
 import { file } from "./file.ts";
 import { memory } from "./memory.ts";
+import { mirror } from "./mirror/mod.ts";
 import { nbd } from "./nbd.ts";
 import { nullBackend } from "./null.ts";
 import { pattern } from "./pattern.ts";
@@ -16,6 +17,7 @@ import { qcow2 } from "./qcow2/mod.ts";
 export const backends: readonly AnyBackendType[] = [
   file,
   memory,
+  mirror,
   nbd,
   nullBackend,
   pattern,
