@@ -7,7 +7,8 @@
  */
 import type { Clock, Log } from "../../lib/block/context.ts";
 import { toBlockError } from "../../lib/block/errors.ts";
-import { FLAG_MAY_TRIM, makeRequest } from "../../lib/block/request.ts";
+import type { Run } from "../../lib/block/extent_walk.ts";
+import { FLAG_MAY_TRIM, makeRequest, type Request } from "../../lib/block/request.ts";
 import type { Maybe, ResyncStatus } from "../../lib/block/types.ts";
 import type { DirtyLog } from "../../lib/dirty_log/log.ts";
 import type { ActiveRegions } from "./active_regions.ts";
@@ -18,6 +19,7 @@ import {
   COPIED_US_MAX,
   COPY_BYTES,
   COPY_RETRY_MS,
+  COPY_RUNS_MAX,
   COPY_TURN_US,
   COPY_YIELD_MS,
 } from "./limits.ts";
@@ -163,35 +165,36 @@ export class Resync {
   /** False if no leg in sync can be read. */
   async #copyPiece(offset: number, length: number): Promise<boolean> {
     for (const source of this.#options.legs.inSync) {
-      let zero: boolean;
+      let runs: Run[];
       try {
-        zero = await this.#readPiece(source, offset, length);
+        runs = await runsOf(source, offset, length);
+        for (const run of runs) {
+          if (!run.zero) await source.read(this.#part(run, offset), run.offset);
+        }
       } catch (error) {
         source.readErrors += 1;
         this.#waitsFor = toBlockError(error).message;
         continue;
       }
-      await this.#writePiece(offset, length, zero);
+      await this.#writePiece(runs, offset);
       return true;
     }
     return false;
   }
 
-  /** Fills the buffer; true if all of it is zero, and it was not filled. */
-  async #readPiece(source: Leg, offset: number, length: number): Promise<boolean> {
-    const extents = await source.extents(offset, length);
-    const told = extents.reduce((sum, extent) => sum + extent.length, 0);
-    if (told >= length && extents.every(({ zero }) => zero)) return true;
-    await source.read(this.#buffer.subarray(0, length), offset);
-    return false;
+  /** Where a run is in the buffer of a piece that begins at `start`. */
+  #part(run: Run, start: number): Uint8Array {
+    return this.#buffer.subarray(run.offset - start, run.offset - start + run.length);
   }
 
-  async #writePiece(offset: number, length: number, zero: boolean): Promise<void> {
+  async #writePiece(runs: readonly Run[], start: number): Promise<void> {
     const { legs } = this.#options;
     await Promise.all(legs.inResync.map(async (leg) => {
       try {
-        if (!zero) await leg.write(this.#buffer.subarray(0, length), offset, false);
-        else await leg.submit(makeRequest("zero", offset, length, { flags: FLAG_MAY_TRIM }));
+        for (const run of runs) {
+          if (run.zero) await leg.submit(zeroed(run));
+          else await leg.write(this.#part(run, start), run.offset, false);
+        }
       } catch (error) {
         legs.drop(leg, toBlockError(error));
       }
@@ -251,4 +254,23 @@ export class Resync {
     await clock.sleep(0, signal);
     this.#turn_us = clock.now();
   }
+}
+
+/** What of a range is data and what zeroes; all of it is data if that is in too many runs to tell. */
+async function runsOf(leg: Leg, offset: number, length: number): Promise<Run[]> {
+  const runs: { offset: number; length: number; zero: boolean }[] = [];
+  let at = offset;
+  for (const { length: told, zero } of await leg.extents(offset, length)) {
+    const count = Math.min(told, offset + length - at), last = runs.at(-1);
+    if (last?.zero === zero) last.length += count;
+    else runs.push({ offset: at, length: count, zero });
+    at += count;
+    if (at === offset + length) break;
+  }
+  const known = at === offset + length && runs.length <= COPY_RUNS_MAX;
+  return known ? runs : [{ offset, length, zero: false }];
+}
+
+function zeroed({ offset, length }: Run): Request {
+  return makeRequest("zero", offset, length, { flags: FLAG_MAY_TRIM });
 }
