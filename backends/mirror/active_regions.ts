@@ -125,8 +125,12 @@ export class ActiveRegions {
   }
 
   #startCleaning(): void {
-    if (this.#ended.signal.aborted) return;
-    this.#cleaning ??= this.#cleanNowAndThen().finally(() => this.#cleaning = null);
+    if (this.#ended.signal.aborted || this.#cleaning !== null) return;
+    this.#cleaning = this.#cleanNowAndThen().finally(() => {
+      this.#cleaning = null;
+      // A region may have come in the last moment.
+      if (this.#uses.size > 0) this.#startCleaning();
+    });
   }
 
   async #cleanNowAndThen(): Promise<void> {
@@ -158,6 +162,14 @@ export class ActiveRegions {
     if (!whole()) return;
     log.clear(clean);
     log.settle(true);
+  }
+
+  /** A region was copied: flushes of before do not count for it, since they lack the copy. */
+  touched(region: number): void {
+    const use = this.#uses.get(region);
+    if (use === undefined) return;
+    this.#done += 1;
+    use.last = this.#done;
   }
 
   /** Regions were copied, and flushed by all legs: those that are not written to are cleared. */

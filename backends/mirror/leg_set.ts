@@ -16,6 +16,8 @@ import type { Leg } from "./leg.ts";
 export interface Witness {
   /** Events so far. */
   readonly events: number;
+  /** True if the next start believes a leg whatever was written down. */
+  believes(leg: Leg): boolean;
   /** Writes it down, durably. Throws EIO, also if nothing would remember it. */
   write(legs: readonly Leg[], closed: boolean): Promise<void>;
 }
@@ -39,6 +41,11 @@ export class LegSet {
     this.#witness = witness;
     this.#log = log;
     this.changed();
+  }
+
+  /** How often states have changed: work that took no notice of it has to be done again. */
+  get changes(): number {
+    return this.#changes;
   }
 
   /** Legs that have everything. */
@@ -94,6 +101,15 @@ export class LegSet {
   async writeClosed(): Promise<void> {
     await this.#settle();
     await this.#write(true);
+  }
+
+  /** Throws EBUSY if a leg cannot be done without, since the next start would believe it. */
+  checkDrop(leg: Leg): void {
+    if (!this.#witness.believes(leg)) return;
+    throw new BlockError(
+      "EBUSY",
+      `Cannot drop ${leg.label}: without a log the next start would take it for right`,
+    );
   }
 
   /** Takes a leg out of use. Whoever calls has seen that another one is in sync. */

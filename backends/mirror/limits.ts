@@ -18,7 +18,7 @@ export const CLEAN_TICK_MS = 2_000;
 export const COPY_BYTES: number = MIB;
 /** Runs of data and zeroes in a piece above which all of it is copied as data. */
 export const COPY_RUNS_MAX = 16;
-/** Time in ms that copying waits after each piece while clients are at work. */
+/** Time in ms that copying waits after each COPY_BYTES while clients are at work. */
 export const COPY_YIELD_MS = 10;
 /** Time in µs after which copying lets others have the thread. */
 export const COPY_TURN_US = 20_000;

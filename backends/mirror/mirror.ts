@@ -124,10 +124,11 @@ export class Mirror {
     return leg.extents(offset, length);
   }
 
-  /** Takes a leg out of use. Errno: ENOENT, EBUSY. */
+  /** Takes a leg out of use. Errno: ENOENT, EBUSY if nobody could take its place. */
   async dropLeg(number: number): Promise<void> {
     const leg = this.legs.get(number);
     const error = new BlockError("ENODEV", "it was taken out of use");
+    this.legs.checkDrop(leg);
     if (!this.legs.tryDrop(leg, error)) {
       throw new BlockError("EBUSY", `Cannot drop ${leg.label}: no other leg is in sync`);
     }
@@ -148,7 +149,6 @@ export class Mirror {
     leg.state = "resync";
     this.legs.changed();
     this.resync.loseSync();
-    await this.legs.settle();
     this.resync.kick();
   }
 
@@ -293,44 +293,52 @@ export class Mirror {
     });
   }
 
-  /** Drops legs that failed while others did not; throws if none is left that did it. */
+  /** Nothing is answered before it is written down which legs are in sync. */
   #judge(legs: readonly Leg[], errors: Errors): Maybe<void> {
-    if (errors.every((error) => error === null)) return this.legs.settle();
-    const well = legs.filter((leg, at) => errors[at] === null && leg.state !== "failed");
-    const failed = legs.filter((leg, at) => errors[at] !== null && leg.state !== "failed");
-    const first = errors.find((error) => error !== null) ?? noLeg("write");
-    const [heirOf] = this.legs.inSync;
-    const safe = well.some(({ state }) => state === "in-sync") ||
-      (heirOf !== undefined && this.legs.promote(heirOf, well));
-    if (!safe) return chain(this.#allFailed(), () => Promise.reject(first));
-    for (const leg of failed) this.legs.drop(leg, errors[legs.indexOf(leg)] ?? first);
-    return this.legs.settle();
+    const failure = this.#decide(legs, errors);
+    return chain(this.legs.settle(), () => {
+      if (failure !== null) throw failure;
+    });
   }
 
-  /** A change failed on all legs that have everything: they may differ there now. */
-  #allFailed(): Maybe<void> {
-    this.legs.demote();
-    this.resync.loseSync();
-    this.resync.kick();
-    return this.legs.settle();
+  /** Drops legs that failed while others did not. If none that has everything did it, gives the error. */
+  #decide(legs: readonly Leg[], errors: Errors): BlockError | null {
+    const first = errors.find((error) => error !== null) ?? null;
+    if (first === null) return null;
+    const well = legs.filter((leg, at) => errors[at] === null && leg.state !== "failed");
+    const failed = legs.filter((leg, at) => errors[at] !== null && leg.state !== "failed");
+    const [before] = this.legs.inSync;
+    const safe = well.some(({ state }) => state === "in-sync") ||
+      (before !== undefined && this.legs.promote(before, well));
+    if (!safe) {
+      // They may differ there now.
+      this.legs.demote();
+      this.resync.loseSync();
+      this.resync.kick();
+      return first;
+    }
+    for (const leg of failed) this.legs.drop(leg, errors[legs.indexOf(leg)] ?? first);
+    return null;
   }
 
   #flush(): Maybe<void> {
     const upTo = this.regions.done;
-    const flushed = this.#toAll((leg) => leg.submit(makeRequest("flush")));
+    const flushed = this.#toAll(flushLeg);
     return chain(flushed, () => this.regions.flushed(upTo));
   }
 
-  /** As `flush`, for the mirror's own ends: what fails drops legs, and is found out by whoever looks. */
+  /** As `flush`, for the mirror's own ends: a leg that fails is dropped, and nobody is answered. */
   async #flushQuietly(): Promise<boolean> {
-    try {
-      await this.#flush();
-      return true;
-    } catch (error) {
-      this.#parts.messages.warn(`Mirror: cannot flush: ${toBlockError(error).message}`);
-      return false;
-    }
+    const upTo = this.regions.done, legs = this.legs.present;
+    const failure = this.#decide(legs, await this.#errorsOf(legs, flushLeg));
+    if (failure === null) this.regions.flushed(upTo);
+    else this.#parts.messages.warn(`Mirror: cannot flush: ${failure.message}`);
+    return failure === null;
   }
+}
+
+function flushLeg(leg: Leg): Maybe<void> {
+  return leg.submit(makeRequest("flush"));
 }
 
 function zeroRequest(

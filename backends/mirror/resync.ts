@@ -60,7 +60,9 @@ export class Resync {
   #total = 0;
   #bytes = 0;
   #turn_us = 0;
-  #seen = -1;
+  /** Bytes at the last look at clients, and their requests so far then. */
+  #yielded = 0;
+  #seen = 0;
   #waitsFor: string | null = null;
 
   /** Copies nothing before `kick`. */
@@ -113,7 +115,6 @@ export class Resync {
 
   async #run(): Promise<void> {
     const { legs } = this.#options, { signal } = this.#ended;
-    this.#bytes = 0;
     while (!signal.aborted && legs.inResync.length > 0) {
       try {
         await this.#step();
@@ -131,7 +132,7 @@ export class Resync {
     if (this.#total === 0) {
       this.#total = log.arguments.regions - log.syncCount;
       this.#began_us = this.#turn_us = clock.now();
-      this.#bytes = 0;
+      this.#bytes = this.#yielded = 0;
     }
     const region = log.resyncWork();
     if (region !== null) await this.#copyRegion(region);
@@ -139,8 +140,8 @@ export class Resync {
   }
 
   async #copyRegion(region: number): Promise<void> {
-    const { log, size, regionBytes, locked } = this.#options;
-    const generation = this.#generation;
+    const { log, legs, size, regionBytes, locked } = this.#options;
+    const generation = this.#generation, { changes } = legs;
     const start = region * regionBytes, end = Math.min(size, start + regionBytes);
     let whole = true;
     for (let at = start; at < end; at += COPY_BYTES) {
@@ -150,9 +151,11 @@ export class Resync {
       whole = await locked(at, length, () => this.#copyPiece(at, length)) && whole;
       this.#bytes += length;
     }
-    if (generation !== this.#generation) return;
+    // Of legs that came, went or took over meanwhile some have only a part: it is copied once more.
+    if (generation !== this.#generation || changes !== legs.changes) return;
     log.setRegionSync(region, whole);
     if (!whole) return;
+    this.#options.regions.touched(region);
     this.#waitsFor = null;
     if (this.#copied.length === 0) this.#copiedSince_us = this.#options.clock.now();
     this.#copied.push(region);
@@ -196,10 +199,10 @@ export class Resync {
           else await leg.write(this.#part(run, start), run.offset, false);
         }
       } catch (error) {
+        // Nobody believed it, so that nothing has to be written down before the next write is answered.
         legs.drop(leg, toBlockError(error));
       }
     }));
-    await legs.settle();
   }
 
   /** False if nothing is known to be durable. */
@@ -245,9 +248,12 @@ export class Resync {
   async #pause(): Promise<void> {
     const { clock, foreground, rate } = this.#options;
     const { signal } = this.#ended;
-    const { count, busy } = foreground();
-    if (busy || (this.#seen >= 0 && count !== this.#seen)) await clock.sleep(COPY_YIELD_MS, signal);
-    this.#seen = foreground().count;
+    if (this.#bytes - this.#yielded >= COPY_BYTES) {
+      this.#yielded = this.#bytes;
+      const { count, busy } = foreground();
+      if (busy || count !== this.#seen) await clock.sleep(COPY_YIELD_MS, signal);
+      this.#seen = foreground().count;
+    }
     const due_us = rate === 0 ? 0 : this.#began_us + this.#bytes / rate * 1e6;
     if (due_us > clock.now()) await clock.sleep((due_us - clock.now()) / 1000, signal);
     if (clock.now() - this.#turn_us < COPY_TURN_US) return;

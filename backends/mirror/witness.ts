@@ -34,6 +34,10 @@ export class LogWitness implements Witness {
     return this.#record.events;
   }
 
+  believes(): boolean {
+    return false;
+  }
+
   async write(legs: readonly Leg[], closed: boolean): Promise<void> {
     const { log, commit } = this.#options;
     const before = this.#record;
@@ -52,6 +56,7 @@ export class LogWitness implements Witness {
 export function forgetfulWitness(trusts: (leg: Leg) => boolean): Witness {
   return {
     events: 0,
+    believes: trusts,
     write: (legs) => {
       const lost = legs.find((leg) => leg.state !== "in-sync" && trusts(leg));
       if (lost === undefined) return Promise.resolve();

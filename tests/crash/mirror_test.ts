@@ -17,17 +17,18 @@ interface Plan {
   readonly failures: boolean;
 }
 
-async function live(
+export async function live(
   seed: number,
   { bug = "none", legs = 2, crashes, failures }: Plan,
 ): Promise<MirrorWorld> {
   const world = new MirrorWorld(seed, bug, legs, !failures);
   await world.open();
   for (let life = 0; life <= crashes; life += 1) {
-    const inFlight = new Set<Promise<void>>();
+    const inFlight = new Set<Promise<void>>(), wrong: unknown[] = [];
     const steps = 10 + world.random.below(60);
     for (let step = 0; step < steps; step += 1) {
-      const operation = world.begin().finally(() => inFlight.delete(operation));
+      const operation = world.begin().catch((error: unknown) => void wrong.push(error))
+        .finally(() => inFlight.delete(operation));
       inFlight.add(operation);
       if (inFlight.size >= 6) await Promise.race(inFlight);
       if (failures && world.chance(20)) world.breakLeg();
@@ -37,13 +38,16 @@ async function live(
       }
       // Long enough for regions to be cleared, now and then.
       await world.turns(world.chance(10) ? 3_000 : 60);
+      if (wrong.length > 0) throw wrong[0];
     }
     if (life === crashes) {
       await Promise.all(inFlight);
+      if (wrong.length > 0) throw wrong[0];
       await world.checkEqual();
       return world;
     }
     await world.crash(world.chance(2) ? "kill" : "power", [...inFlight]);
+    if (wrong.length > 0) throw wrong[0];
     world.checkMedia();
     await reopen(world, failures);
   }
