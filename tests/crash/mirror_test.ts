@@ -17,7 +17,7 @@ interface Plan {
   readonly failures: boolean;
 }
 
-export async function live(
+async function live(
   seed: number,
   { bug = "none", legs = 2, crashes, failures }: Plan,
 ): Promise<MirrorWorld> {
