@@ -12,9 +12,11 @@ import { nbd } from "./nbd.ts";
 import { nullBackend } from "./null.ts";
 import { pattern } from "./pattern.ts";
 import { qcow2 } from "./qcow2/mod.ts";
+import { dir, s3 } from "./s3/mod.ts";
 
 /** The kinds, in alphabetical order. */
 export const backends: readonly AnyBackendType[] = [
+  dir,
   file,
   memory,
   mirror,
@@ -22,6 +24,7 @@ export const backends: readonly AnyBackendType[] = [
   nullBackend,
   pattern,
   qcow2,
+  s3,
 ];
 
 /** A registry with all of them and all filters, to which others can be added. */

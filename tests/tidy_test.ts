@@ -57,8 +57,11 @@ const FOLDERS: readonly {
 
 /** Packages that stay inside one place, so that they can be replaced there. */
 const PACKAGE_HOMES: Readonly<Record<string, readonly string[]>> = {
+  "@aws-sdk/credential-providers": ["lib/object_store"],
   "@bomb.sh/tab": ["cli"],
   "@commander-js/extra-typings": ["cli"],
+  "@rgrove/parse-xml": ["lib/object_store"],
+  aws4fetch: ["tests"],
   commander: ["cli"],
   "fast-check": ["tests", "lib/testing"],
   "smol-toml": ["lib/daemon", "tests"],

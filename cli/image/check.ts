@@ -10,7 +10,15 @@ import type { CliIo } from "../io.ts";
 import { ExitError, plural, printJson, twoColumns } from "../output.ts";
 import { printable } from "../safe_text.ts";
 import { BACKEND_HELP, registryWith } from "../setup.ts";
-import { cannot, FILE_HELP, findImage, KIND_HELP, withImageContext } from "./find.ts";
+import {
+  cannot,
+  FILE_HELP,
+  findImage,
+  FORCE_HELP,
+  KIND_HELP,
+  refuseInUse,
+  withImageContext,
+} from "./find.ts";
 import { checkJson } from "./json.ts";
 
 /** Exit codes of `dmu image check`. */
@@ -21,7 +29,7 @@ Exit codes:
   0  nothing is wrong, or not any more
   1  it could not be checked (wrong usage as well)
   2  corruptions: data is in danger
-  3  leaks: clusters take up space for nothing, data is safe`;
+  3  leaks: clusters or objects take up space for nothing, data is safe`;
 
 /** The exit code that a report means. */
 function exitCode({ checkErrors, corruptions = 0, leaks = 0 }: CheckReport): number {
@@ -39,7 +47,7 @@ function verdict(report: CheckReport): string {
   const parts: string[] = [];
   if (checkErrors > 0) parts.push(`${plural(checkErrors, "place")} could not be checked`);
   if (corruptions > 0) parts.push(plural(corruptions, "corruption"));
-  if (leaks > 0) parts.push(plural(leaks, "leaked cluster"));
+  if (leaks > 0) parts.push(plural(leaks, `leaked ${report.unit ?? "cluster"}`));
   return parts.length === 0 ? "no errors were found" : parts.join(", ");
 }
 
@@ -53,7 +61,7 @@ function printReport(io: CliIo, report: CheckReport): void {
   }
   if (totalClusters !== undefined) {
     rows.push(["allocated", share(allocatedClusters, totalClusters)]);
-    if (allocatedClusters > 0) {
+    if (allocatedClusters > 0 && report.unit === undefined) {
       rows.push(["fragmented", share(fragmentedClusters, allocatedClusters)]);
       rows.push(["compressed", share(compressedClusters, allocatedClusters)]);
     }
@@ -72,6 +80,8 @@ export function imageCheckCommand(io: CliIo): AnyCommand {
     )
     .argument("<file>", FILE_HELP)
     .addOption(oneOfOption("--repair <what>", "mend leaks, or all", REPAIRS))
+    .option("--deep", "read and verify the data too, where it has checksums of its own")
+    .option("--force", `mend it: ${FORCE_HELP}`)
     .option("--kind <kind>", KIND_HELP)
     .option("--backend <file>", BACKEND_HELP, collect)
     .option("--json", "print JSON as qemu-img does")
@@ -83,12 +93,14 @@ export function imageCheckCommand(io: CliIo): AnyCommand {
         ["Get back leaked space", "dmu image check vm.qcow2 --repair leaks"],
       ]) + "\n" + EXIT_HELP,
     )
-    .action(async (file, { repair = "none", kind, backend, json }) => {
+    .action(async (file, { repair = "none", deep = false, force = false, kind, backend, json }) => {
       const registry = await registryWith(backend);
-      const report = await withImageContext(io, "check", repair === "none", (context) => {
+      const report = await withImageContext(io, "check", repair === "none", async (context) => {
         const image = findImage(registry, file, kind, context);
         if (image.tools.check === undefined) throw cannot("check", image);
-        return image.tools.check(image.disk, repair, context);
+        if (deep && image.tools.checksData !== true) throw cannot("check the data of", image);
+        if (repair !== "none") await refuseInUse("mend", image, force, context);
+        return await image.tools.check(image.disk, repair, context, deep);
       });
       const say = (text: string): void => json ? io.err(text) : io.out(text);
       for (const message of report.messages) say(`${printable(message)}\n`);

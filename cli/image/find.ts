@@ -109,6 +109,28 @@ export async function withImageContext<T>(
   }
 }
 
+/** Help of `--force` where it goes past `refuseInUse`. */
+export const FORCE_HELP = "do it though the image is in use, or was not closed";
+
+/**
+ * Throws EBUSY if somebody has the image open, or has not closed it, and its kind cannot find that out
+ * when it opens it. `what` is what was to be done.
+ */
+export async function refuseInUse(
+  what: string,
+  { spec, disk, tools }: PreparedImage,
+  force: boolean,
+  context: ImageContext,
+): Promise<void> {
+  if (force || tools.inUse === undefined) return;
+  const reason = await tools.inUse(disk, context);
+  if (reason === null) return;
+  throw new BlockError(
+    "EBUSY",
+    `Cannot ${what} ${spec.text}: ${reason}; --force goes on, and whoever has it open loses it`,
+  );
+}
+
 /** Opens an image for its management verbs. `signal` gives up waiting. */
 export async function withManagement<T>(
   io: CliIo,

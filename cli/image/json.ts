@@ -35,7 +35,7 @@ export function mapJson({ filename: _, ...entry }: MapEntry): unknown {
 }
 
 /** `qemu-img check --output=json`. */
-export function checkJson({ messages: _, ...report }: CheckReport): unknown {
+export function checkJson({ messages: _, unit: __, ...report }: CheckReport): unknown {
   const told = Object.entries(report).filter(([name, value]) =>
     value !== 0 || name === "checkErrors"
   );

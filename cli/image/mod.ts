@@ -7,6 +7,7 @@ import { type AnyCommand, command, examples } from "../command.ts";
 import type { CliIo } from "../io.ts";
 import { imageCommitCommand, imageRebaseCommand, imageResizeCommand } from "./change.ts";
 import { imageCheckCommand } from "./check.ts";
+import { imageCloneCommand, imageGcCommand, imageRmCommand } from "./clone.ts";
 import { imageCreateCommand } from "./create.ts";
 import { imageInfoCommand } from "./info.ts";
 import { imageMapCommand } from "./map.ts";
@@ -17,7 +18,7 @@ export function imageCommand(io: CliIo): AnyCommand {
   const group = command("image", io)
     .summary("create, check and change images that nobody has open")
     .description(
-      "Create, look at, check and change images that nobody has open: raw files and qcow2. FILE " +
+      "Create, look at, check and change images that nobody has open: raw files, qcow2, S3. FILE " +
         "is a path, whose kind is found out, or a spec.",
     )
     .usage("COMMAND …")
@@ -38,6 +39,9 @@ export function imageCommand(io: CliIo): AnyCommand {
     imageCommitCommand,
     imageRebaseCommand,
     imageResizeCommand,
+    imageCloneCommand,
+    imageGcCommand,
+    imageRmCommand,
   ];
   for (const make of commands) group.addCommand(make(io));
   return group;

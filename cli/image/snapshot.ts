@@ -13,7 +13,9 @@ import {
   cannot,
   FILE_HELP,
   findImage,
+  FORCE_HELP,
   KIND_HELP,
+  refuseInUse,
   withImageContext,
   withManagement,
 } from "./find.ts";
@@ -82,13 +84,15 @@ function verbCommand(io: CliIo, verb: Verb): AnyCommand {
     .description(verb.description)
     .argument("<file>", FILE_HELP)
     .argument("<name>", "name of the snapshot (or its id, but for create)")
+    .option("--force", FORCE_HELP)
     .option("--kind <kind>", KIND_HELP)
     .option("--backend <file>", BACKEND_HELP, collect)
     .option("--verbose", "show debug messages, and stacks of errors")
-    .action(async (file, name, { kind, backend }) => {
+    .action(async (file, name, { force = false, kind, backend }) => {
       const registry = await registryWith(backend);
       await withImageContext(io, "snapshot", false, async (context) => {
         const image = findImage(registry, file, kind, context);
+        await refuseInUse(`${verb.name} a snapshot of`, image, force, context);
         await withManagement(io, registry, image, context.signal, async (management) => {
           const call = verb.of(management);
           if (call === undefined) throw cannot(`${verb.name} a snapshot of`, image);

@@ -128,6 +128,8 @@ export interface CheckReport {
   readonly filename: string;
   /** Its format. */
   readonly format: string;
+  /** What leaks are counted in; "cluster" if absent. */
+  readonly unit?: string;
   /** What could not be checked. */
   readonly checkErrors: number;
   /** First byte behind all that is in use. */
@@ -170,6 +172,15 @@ export interface ResizeOptions {
   readonly preallocation: Preallocation;
 }
 
+/** What garbage collection has done to a disk. */
+export interface CollectReport {
+  /** Bytes of data that were moved. */
+  readonly movedBytes: number;
+  /** Objects that were deleted, and their bytes. */
+  readonly deletedObjects: number;
+  readonly deletedBytes: number;
+}
+
 /**
  * What can be done to disks of one kind that are at rest. `O` are the options that the kind is opened
  * with (they say where the disk is), `C` what can be told when one is created. An absent method is an
@@ -189,7 +200,20 @@ export interface ImageTools<O = unknown, C = unknown> {
   /** Where everything is, from start to end without gaps; neighbours that continue each other are one. */
   map?(disk: O, context: ImageContext): AsyncIterable<MapEntry>;
   /** Looks for damage, and mends it if asked to. Throws if the image cannot be checked at all. */
-  check?(disk: O, repair: Repair, context: ImageContext): Promise<CheckReport>;
+  check?(disk: O, repair: Repair, context: ImageContext, deep?: boolean): Promise<CheckReport>;
+  /** True if `check` can read and verify the data too. */
+  readonly checksData?: boolean;
+  /**
+   * Why a disk should be left alone, for a person: somebody has it open, or has not closed it. Null if
+   * it is at rest. Kinds that find out when they open a disk, by its lock, do not have this.
+   */
+  inUse?(disk: O, context: ImageContext): Promise<string | null>;
+  /** Makes a new disk, `to`, that begins as a snapshot of this one and shares its storage. */
+  clone?(disk: O, snapshot: string, to: O, context: ImageContext): Promise<void>;
+  /** Gives back storage that nothing needs any more. */
+  collect?(disk: O, context: ImageContext): Promise<CollectReport>;
+  /** Removes the disk with all its snapshots. Gives the number of objects that were deleted. */
+  remove?(disk: O, context: ImageContext): Promise<number>;
   /** Changes the backing file; unless that is unsafe the content stays. */
   rebase?(disk: O, request: RebaseRequest, context: ImageContext): Promise<void>;
   /** Changes the size, durably. */

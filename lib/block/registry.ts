@@ -8,7 +8,7 @@ import type { OpenContext } from "./context.ts";
 import { toBlockError } from "./errors.ts";
 import type { ImageTools } from "./image.ts";
 import { isOptionSchema, type OptionSchema, parseOptions } from "./options.ts";
-import { parseSpec, type Spec } from "./spec.ts";
+import { parseSpec, type Spec, splitUri } from "./spec.ts";
 import type { Backend, Opened } from "./types.ts";
 import { nearest, type Place, UsageError } from "./usage_error.ts";
 
@@ -27,6 +27,8 @@ export interface AnyBackendType {
   readonly argument?: string;
   /** URI schemes that select this kind. */
   readonly schemes?: readonly string[];
+  /** The query of such a URI has the options, and the rest of it is the argument. */
+  readonly uriOptions?: boolean;
   /** What can be done to disks at rest; they take what the kind's own schemas gave. */
   readonly image?: ImageTools;
   /** It is never `synchronous`. */
@@ -283,7 +285,9 @@ export class Registry {
 }
 
 /** The options of a spec as its kind's schema gives them. */
-function checkOptions(spec: Spec, { name, argument, options }: AnyBackendType): unknown {
+function checkOptions(whole: Spec, type: AnyBackendType): unknown {
+  const { name, argument, options } = type;
+  const spec = whole.uri && type.uriOptions === true ? splitUri(whole) : whole;
   return parseOptions(options, valuesOf(spec, name, argument), {
     action: `open ${name}`,
     ...(argument === undefined ? {} : { argument }),

@@ -164,6 +164,24 @@ function parseFrom(source: Source, start: number): Spec {
   };
 }
 
+/**
+ * A URI taken apart as other specs are: its argument is what stands between `//` and `?`, its options are
+ * those of its query. Throws UsageError with the place of what is wrong.
+ */
+export function splitUri(spec: Spec): Spec {
+  const { text, origin, start } = spec.argumentPlace;
+  const source = { text, context: origin === undefined ? {} : { origin } };
+  const from = text.indexOf("//", start) + 2;
+  const query = text.indexOf("?", from);
+  const end = query < 0 ? text.length : query;
+  return {
+    ...spec,
+    argument: decode(source, { text: text.slice(from, end), start: from }),
+    options: query < 0 ? new Map() : parseOptionList(source, query + 1),
+    argumentPlace: placeIn(source, from, end),
+  };
+}
+
 /** There is no `KIND:`; most often it was forgotten before a path. */
 function noKind(source: Source, start: number, rest: string): UsageError {
   const kinds = source.context.kinds ?? [];

@@ -6,7 +6,7 @@
  * @module
  */
 import type { OpenContext } from "./context.ts";
-import type { ImageTools, Progress } from "./image.ts";
+import type { CollectReport, ImageTools, Progress } from "./image.ts";
 import type { OptionSchema } from "./options.ts";
 
 /** A value that is there now, or later: a page-cache hit must not pay for a promise. */
@@ -170,6 +170,8 @@ export interface MirrorStatus {
 export interface Management {
   /** Facts worth showing, in the order in which they should be shown: path, format, allocated bytes … */
   describe?(): Record<string, string | number | boolean>;
+  /** Counters and gauges that change all the time, bytes or counts: requests, hits, garbage … */
+  statistics?(): Record<string, number>;
   /** The snapshots, oldest first. */
   snapshots?(): Maybe<readonly SnapshotInfo[]>;
   /** Keeps the state of now under a name, durably. Errno: EEXIST, EINVAL for the name, ENOSPC. */
@@ -178,6 +180,8 @@ export interface Management {
   applySnapshot?(name: string): Maybe<void>;
   /** Forgets a snapshot (by name, or by id). Errno: ENOENT. */
   deleteSnapshot?(name: string): Maybe<void>;
+  /** Gives back storage that nothing needs any more. */
+  collect?(progress?: Progress): Maybe<CollectReport>;
   /** Writes what this layer holds into the layer below it, and then holds nothing of its own. */
   commit?(progress?: Progress): Maybe<void>;
   /** Throws away what this layer holds: what is below shows again. */
@@ -215,6 +219,8 @@ export interface BackendType<O> {
   readonly argument?: keyof O & string;
   /** URI schemes (`nbd+unix`) that select this kind, the whole URI then being the argument. */
   readonly schemes?: readonly string[];
+  /** The query of such a URI has the options, and the rest of it is the argument. */
+  readonly uriOptions?: boolean;
   /** What can be done to disks at rest, if this kind has such tools. */
   readonly image?: ImageTools<O>;
   /** Its calls wait, for a network or a clock, even where a thread may block: it is never `synchronous`. */

@@ -33,6 +33,8 @@ export interface MeasuredTarget {
   readonly error: string | null;
   /** Null while it is not open. */
   readonly device: TargetDevice | null;
+  /** What its storage counts, by name; null or absent if it counts nothing. */
+  readonly storage?: Readonly<Record<string, number>> | null;
 }
 
 /** What can be measured of a daemon. */
@@ -158,6 +160,12 @@ function targetSamples(targets: readonly MeasuredTarget[]): string {
       const labels = found === null ? "" : formatLabels([["target", target.name]]) + found[0];
       return found === null ? "" : sample(name, labels, found[1]);
     }).join("");
+  const storage = targets.map(({ name, storage }) =>
+    Object.entries(storage ?? {}).map(([figure, value]) => {
+      const labels = formatLabels([["target", name], ["figure", figure]]);
+      return sample("dmu_storage_figure", labels, value);
+    }).join("")
+  ).join("");
   return family("dmu_target_info", "Targets: the kind of backend and the state.", (target) => [
     `,${formatLabels([["kind", target.kind], ["state", target.state]])}`,
     1,
@@ -176,7 +184,9 @@ function targetSamples(targets: readonly MeasuredTarget[]): string {
       "dmu_target_in_flight",
       "Operations under way.",
       ({ device }) => device === null ? null : ["", device.inFlight],
-    );
+    ) +
+    familyHead("dmu_storage_figure", "gauge", "What the storage of a target counts, by name.") +
+    storage;
 }
 
 /** What is wrong with a daemon: nothing if it is well. */

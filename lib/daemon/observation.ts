@@ -26,7 +26,14 @@ export interface ObservationOptions {
 
 function* measured(targets: Iterable<ServedTarget>): Generator<MeasuredTarget> {
   for (const { wish: { name, spec: { kind } }, state, error, target } of targets) {
-    yield { name, kind, state, error, device: target?.device ?? null };
+    yield {
+      name,
+      kind,
+      state,
+      error,
+      device: target?.device ?? null,
+      storage: target?.management?.statistics?.() ?? null,
+    };
   }
 }
 

@@ -19,7 +19,7 @@ import type { TargetConfig } from "./config.ts";
  */
 export type ThreadVerb = Exclude<
   keyof Management,
-  "describe" | "mirror" | "addLeg" | "dropLeg"
+  "describe" | "statistics" | "collect" | "mirror" | "addLeg" | "dropLeg"
 >;
 
 /** Limits of connections that differ from those in limits.ts of each part. */

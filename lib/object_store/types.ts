@@ -61,8 +61,9 @@ export interface ObjectStore extends AsyncDisposable {
   readonly counts: StoreCounts;
   /**
    * Creates an object unless there is one of that key. The body is read until the call is done. When it
-   * resolves with "created", the object is durable. Throws StoreError; its kind is "unclear" if the
-   * object may have been created, may still come to be, or not.
+   * resolves with "created", the object is durable. With "exists" the object may be one's own: what lies
+   * between may have repeated the request. Throws StoreError; its kind is "unclear" if the object may
+   * have been created, may still come to be, or not.
    */
   create(
     key: string,

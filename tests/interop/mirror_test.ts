@@ -42,7 +42,7 @@ async function until(
     const status = await control.mirror("m");
     if (condition(status)) return status;
     assert.ok(performance.now() < end_ms, `waited for ${what}: ${JSON.stringify(status)}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await new Promise((resolve) => setTimeout(resolve, 0));
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * NBD servers of others for tests: nbdkit, qemu-nbd and nbd-server on private unix sockets. They listen when they
- * write their pid file, which is watched for; they are ended by pid.
+ * NBD servers of others for tests: nbdkit, qemu-nbd and nbd-server on private unix sockets. The first two
+ * listen when they write their pid file, which is watched for; they are ended by pid.
  *
  * @module
  */
@@ -31,6 +31,24 @@ async function appearance(watcher: Deno.FsWatcher, path: string): Promise<true> 
     if (!found) await watcher[Symbol.asyncIterator]().next();
   }
   return true;
+}
+
+/** What Linux shows of a unix socket that listens, in the column "Flags" (__SO_ACCEPTCON). */
+const LISTENS = "00010000";
+
+/**
+ * True when somebody listens on a unix socket, false if that takes longer than START_MS_MAX. Connecting
+ * to find out would be a client.
+ */
+async function listening(path: string): Promise<boolean> {
+  const end_ms = performance.now() + START_MS_MAX;
+  while (performance.now() < end_ms) {
+    const lines = (await Deno.readTextFile("/proc/net/unix")).split("\n");
+    const isThat = (line: string): boolean => line.endsWith(` ${path}`) && line.includes(LISTENS);
+    if (lines.some(isThat)) return true;
+    await new Promise<void>((resolve) => setTimeout(resolve, 0));
+  }
+  return false;
 }
 
 async function start(
@@ -100,11 +118,12 @@ export async function startNbdServer(
   ];
   await Deno.writeTextFile(config, lines.join("\n"));
   const watcher = Deno.watchFs(folder);
-  const listens = appearance(watcher, pidFile);
+  const written = appearance(watcher, pidFile);
   await runOk("nbd-server", ["-C", config, "-p", pidFile]);
-  const up = await within(listens, START_MS_MAX);
+  // It listens somewhat later than it writes its pid file.
+  const up = await within(written, START_MS_MAX) !== null && await listening(socket);
   watcher.close();
-  assert.ok(up, "Cannot start nbd-server: it writes no pid file");
+  assert.ok(up, "Cannot start nbd-server: it writes no pid file, or does not listen");
   const pid = Number.parseInt(await Deno.readTextFile(pidFile), 10);
   return {
     socket,

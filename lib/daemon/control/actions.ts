@@ -1,7 +1,7 @@
 /**
  * What can be registered at an open file to be done at its end, as text: `remove TARGET`,
- * `snapshot TARGET [NAME]`, `flush TARGET`, `commit TARGET`, `hook NAME`. An action is for the target
- * that has the name when it is added: when that is gone it does nothing.
+ * `snapshot TARGET [NAME]`, `flush TARGET`, `commit TARGET`, `gc TARGET`, `hook NAME`. An action is for
+ * the target that has the name when it is added: when that is gone it does nothing.
  *
  * @module
  */
@@ -39,6 +39,7 @@ const FORMS: Readonly<Record<string, string>> = {
   snapshot: "snapshot TARGET [NAME]",
   flush: "flush TARGET",
   commit: "commit TARGET",
+  gc: "gc TARGET",
   hook: "hook NAME",
 };
 
@@ -70,6 +71,14 @@ const KINDS: Readonly<Record<string, Kind>> = {
     if (management?.commit === undefined) throw lacking(name, "commit");
     return async () => {
       if (targets.get(name) === served) await management.commit?.();
+    };
+  },
+  gc: ({ targets }, [name = ""]) => {
+    const served = servedBy(targets, name);
+    const { management } = targets.opened(name);
+    if (management?.collect === undefined) throw lacking(name, "collect garbage");
+    return async () => {
+      if (targets.get(name) === served) await management.collect?.();
     };
   },
   hook: (surroundings, [name = ""]) => {

@@ -1,5 +1,6 @@
 /**
- * The statistics of a Device as nodes below a target's: seven for each operation, and what is inside now.
+ * The statistics of a Device as nodes below a target's: seven for each operation, what is inside now, and
+ * what the storage itself counts.
  *
  * @module
  */
@@ -18,13 +19,20 @@ export function countsOf({ statistics, inFlight }: TargetDevice): string {
  * The nodes now; for operations that nobody has used since `before`, those of before. Without a device:
  * those of before, at least the mark that the daemon shows this target.
  */
-export function statisticsNodes(device: TargetDevice | null, before: Nodes): Nodes {
+export function statisticsNodes(
+  device: TargetDevice | null,
+  before: Nodes,
+  storage: Readonly<Record<string, number>> = {},
+): Nodes {
   const nodes = new Map(before);
   if (device === null) {
     if (!nodes.has(IN_FLIGHT)) nodes.set(IN_FLIGHT, "0");
     return nodes;
   }
   nodes.set(IN_FLIGHT, String(device.inFlight));
+  for (const [name, value] of Object.entries(storage)) {
+    nodes.set(`statistics/storage/${name.replaceAll(" ", "-")}`, String(Math.round(value)));
+  }
   for (const operation of OPERATIONS) {
     const counters = device.statistics[operation];
     const top = `statistics/${operation}`;

@@ -261,7 +261,8 @@ export class TargetTree {
     const counts = countsOf(target.device);
     if (known.counts === counts) return 0;
     const top = targetPath(name);
-    const after = statisticsNodes(target.device, known.statistics);
+    const storage = target.management?.statistics?.();
+    const after = statisticsNodes(target.device, known.statistics, storage);
     let gone = false;
     await this.#change(name, async (store) => {
       gone = await readOrNull(store, top) === null;

@@ -1,0 +1,34 @@
+/**
+ * Which log objects of a volume a snapshot needs: those that its map points to, and those behind its
+ * checkpoint from which the map is made.
+ *
+ * @module
+ */
+import type { DiskContext } from "../context.ts";
+import type { SnapshotDescription } from "../description.ts";
+import { loadSnapshot, type Volume } from "../load.ts";
+import { parseCheckpointKey } from "../names.ts";
+
+/** Which log objects somebody needs. */
+export interface Needed {
+  /** True if the log object with this sequence number has to stay. */
+  has(seq: number): boolean;
+}
+
+/** What a snapshot of a volume needs of that volume's log. Throws what loading it throws. */
+export async function neededBySnapshot(
+  volume: Volume,
+  { name, checkpoint, seq: last }: SnapshotDescription,
+  context: DiskContext,
+): Promise<Needed> {
+  const { map } = await loadSnapshot(volume, 0, name, context);
+  const base = checkpoint === null ? 0 : parseCheckpointKey(checkpoint)?.seq ?? 0;
+  const live = new Set<number>();
+  for (const { seq, liveBytes } of map.objects(0)) if (liveBytes > 0) live.add(seq);
+  return { has: (seq) => seq > base && seq <= last || live.has(seq) };
+}
+
+/** What any of them needs. */
+export function neededByAny(all: readonly Needed[]): Needed {
+  return { has: (seq) => all.some((each) => each.has(seq)) };
+}
