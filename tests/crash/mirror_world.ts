@@ -121,6 +121,8 @@ export class MirrorWorld {
   /** Reads settle what a crash has left open: not if legs take over from each other. */
   readonly #strict: boolean;
   #value = 0;
+  /** Buffers that clients write from: what comes from another one is a copy. */
+  readonly #written = new WeakSet<ArrayBufferLike>();
 
   constructor(seed: number, bug: Bug, legs: number, strict: boolean) {
     this.random = new SeededRandom(seed);
@@ -231,9 +233,11 @@ export class MirrorWorld {
       },
       write: async (from, offset, options) => {
         const bytes = from.slice();
-        const isCopy = bytes.length > CELLS_PER_WRITE * CELL_BYTES;
+        const isCopy = !this.#written.has(from.buffer);
         if (this.#bug === "copy races a write" && isCopy) {
-          turns().then(turns).then(() => inner.write(bytes, offset, options)).catch(() => {});
+          turns().then(turns).then(turns).then(turns).then(() =>
+            inner.write(bytes, offset, options)
+          ).catch(() => {});
           return;
         }
         await turns();
@@ -300,6 +304,7 @@ export class MirrorWorld {
       } else if (how === "trim") await backend.trim?.(offset, length, { fua });
       else {
         const words = new Uint32Array(length / 4).fill(value);
+        this.#written.add(words.buffer);
         await backend.write(new Uint8Array(words.buffer), offset, { fua });
       }
       for (const cell of cells) {
