@@ -18,6 +18,7 @@ import { infoCommand } from "./info.ts";
 import { type CliIo, OutputClosed } from "./io.ts";
 import { logCommand } from "./log.ts";
 import { lsCommand } from "./ls.ts";
+import { mirrorCommand } from "./mirror.ts";
 import { onexitCommand } from "./onexit.ts";
 import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ExitError, printError } from "./output.ts";
 import { replayCommand } from "./replay/mod.ts";
@@ -58,7 +59,7 @@ const GROUPS = [
   ]],
   ["Load and traces:", [benchCommand, traceCommand, replayCommand]],
   ["dm-user:", [simulateCommand, tableCommand]],
-  ["Mirrors:", [logCommand]],
+  ["Mirrors:", [mirrorCommand, logCommand]],
   ["This program:", [completionCommand, versionCommand]],
 ] as const;
 

@@ -25,7 +25,7 @@ const FOLDERS: readonly {
   { folder: "backends", imports: ["lib/block", "lib/sys"] },
   { folder: "backends/mod.ts", imports: ["backends", "lib/block", "lib/filters"] },
   { folder: "backends/nbd.ts", imports: ["lib/block", "lib/sys", "lib/nbd"] },
-  { folder: "backends/mirror.ts", imports: ["lib/block", "lib/sys", "lib/dirty_log"] },
+  { folder: "backends/mirror", imports: ["lib/block", "lib/sys", "lib/dirty_log"] },
   {
     folder: "backends/s3",
     imports: ["lib/block", "lib/sys", "lib/object_store", "lib/log_disk"],

@@ -6,6 +6,7 @@
  * @module
  */
 import { BlockError, errnoText, isErrno } from "../block/errors.ts";
+import type { MirrorStatus } from "../block/types.ts";
 import { nearest } from "../block/usage_error.ts";
 import type { WatchEvent } from "../xenstore/client_events.ts";
 import type { XenstoreOperations } from "../xenstore/client_operations.ts";
@@ -38,6 +39,7 @@ import {
   bitmapsOf,
   GONE,
   infoOf,
+  mirrorOf,
   numberOf,
   question,
   refused,
@@ -313,6 +315,24 @@ export class ControlClient implements AsyncDisposable {
   ): Promise<void> {
     const { fire = false } = options;
     return this.#ask("onexit-remove", { minor, handle, fire }, () => {});
+  }
+
+  /** The state of a mirror. Errno: ENOENT, EOPNOTSUPP for a target that is none. */
+  mirror(target: string): Promise<MirrorStatus> {
+    return this.#ask("mirror-show", { target }, mirrorOf);
+  }
+
+  /**
+   * Takes a leg (from 1) that failed into use again; all of it is copied if `full`, else what it missed.
+   * Errno: ENOENT, EEXIST if it is in use, EOPNOTSUPP, and those of opening it.
+   */
+  addLeg(target: string, leg: number, full = false): Promise<void> {
+    return this.#ask("mirror-add", { target, leg, full }, () => {});
+  }
+
+  /** Takes a leg (from 1) out of use. Errno: ENOENT, EBUSY if no other one is in sync, EOPNOTSUPP. */
+  dropLeg(target: string, leg: number): Promise<void> {
+    return this.#ask("mirror-drop", { target, leg }, () => {});
   }
 
   /**

@@ -16,8 +16,14 @@ import type { SharedFile } from "../handle/shared_gate.ts";
 import type { HandshakeState } from "../nbd/export_info.ts";
 import type { TargetConfig } from "./config.ts";
 
-/** A management verb that can be called from another thread: what it is told and gives is plain data. */
-export type ThreadVerb = Exclude<keyof Management, "describe" | "statistics" | "collect">;
+/**
+ * A management verb that can be called from another thread: what it is told and gives is plain data.
+ * Mirrors work in the background, so they are never in a thread that blocks.
+ */
+export type ThreadVerb = Exclude<
+  keyof Management,
+  "describe" | "statistics" | "collect" | "mirror" | "addLeg" | "dropLeg"
+>;
 
 /** Limits of connections that differ from those in limits.ts of each part. */
 export interface ThreadLimits {
