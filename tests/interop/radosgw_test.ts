@@ -18,6 +18,13 @@ import { collectedLog, testClock } from "../../lib/testing/mod.ts";
 import { seededRandom } from "../../lib/testing/random.ts";
 import { BLOCK_BYTES, Promises } from "../crash/promises.ts";
 import { SeededRandom } from "../support/context.ts";
+import {
+  assertKeepsFsynced,
+  assertLosesFsynced,
+  EXT4_TOOLS,
+  ext4Lack,
+  KilledExt4,
+} from "../support/killed_ext4.ts";
 import { type RadosGateway, startRadosGateway } from "../support/radosgw.ts";
 import { EMPTY_MACHINE } from "../support/s3_store.ts";
 import { checkStore, keysOf } from "../support/store_contract.ts";
@@ -178,9 +185,31 @@ async function flushlessIsFound(gateway: RadosGateway): Promise<void> {
   }, (error) => error instanceof assert.AssertionError && /was durable/.test(error.message));
 }
 
+/** ext4 on disks in a bucket whose servers are killed; a server that never flushes is found out. */
+async function keepsExt4(gateway: RadosGateway): Promise<void> {
+  const { folder } = gateway;
+  const bytes = 64 * 2 ** 20, nbd = ["--nbd", `unix:${join(folder, "ext4.sock")}`];
+  const volume = await makeVolume(gateway, "ext4", bytes);
+  await assertKeepsFsynced(
+    new KilledExt4(join(folder, "ext4"), 31, () => startDmu([`s3:${volume}`, ...nbd])),
+    2,
+  );
+  const spec = `flushless:${await makeVolume(gateway, "ext4-flushless", bytes)}&seal-after=1h`;
+  await assertLosesFsynced(
+    new KilledExt4(
+      join(folder, "ext4-flushless"),
+      32,
+      () => startDmu(["--backend", FLUSHLESS, spec, ...nbd]),
+    ),
+  );
+}
+
+const lack = await ext4Lack();
+const ext4 = lack === null ? ", ext4 on them" : ` (without ext4: needs ${lack})`;
+
 interopTest(
-  "a RADOS gateway: the client's contract, fio over NBD, servers that are killed",
-  [...TOOLS, "fio"],
+  `a RADOS gateway: the client's contract, fio over NBD, servers that are killed${ext4}`,
+  [...TOOLS, "fio", ...lack === null ? EXT4_TOOLS : []],
   () =>
     withTempDir(async (folder) => {
       await using gateway = await startRadosGateway(folder);
@@ -188,5 +217,6 @@ interopTest(
       await isVerifiedByFio(gateway);
       await keepsPromises(gateway);
       await flushlessIsFound(gateway);
+      if (lack === null) await keepsExt4(gateway);
     }),
 );
