@@ -17,6 +17,11 @@ const LANES = 4;
 /** Bytes: of most files, of a few, and of one write. */
 const SMALL_BYTES_MAX = 20_000, LARGE_BYTES_MAX = 200_000, WRITE_BYTES_MAX = 32_768;
 
+/** Prints a line: so short that a pipe takes it whole. */
+function say(line: string): void {
+  Deno.stdout.writeSync(new TextEncoder().encode(`${line}\n`));
+}
+
 async function sync(folder: string): Promise<void> {
   using handle = await Deno.open(folder);
   await handle.sync();
@@ -38,14 +43,14 @@ async function lane(root: string, folder: string, seed: number): Promise<never> 
     const path = join(folder, `f${index}`);
     const length = random.below(random.oneIn(6) ? LARGE_BYTES_MAX : SMALL_BYTES_MAX);
     const content = sampleBytes(length, random.uint32());
-    console.log(`begun ${path}`);
+    say(`begun ${path}`);
     // Half of them as editors do it: complete under another name, then renamed.
     const renamed = random.oneIn(2);
     const first = join(root, renamed ? `${path}.new` : path);
     await writeAll(first, content);
     if (renamed) await Deno.rename(first, join(root, path));
     await sync(join(root, folder));
-    console.log(`synced ${path} ${createHash("sha256").update(content).digest("hex")}`);
+    say(`synced ${path} ${createHash("sha256").update(content).digest("hex")}`);
   }
 }
 
