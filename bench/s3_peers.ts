@@ -83,7 +83,8 @@ const dmu: Peer = {
   async open(place, fresh): Promise<ServedDisk> {
     const { gateway: { bucket, region, credentials, credentialsFile }, endpoint, prefix } = place;
     if (fresh) {
-      const log = { error() {}, warn() {}, info() {}, debug() {} };
+      const silent = (): void => {};
+      const log = { error: silent, warn: silent, info: silent, debug: silent };
       const context = systemContext({ log });
       const path = `${bucket}/${prefix}`;
       await using store = await connectS3({ path, endpoint, region, credentials }, context);
@@ -101,7 +102,7 @@ function s3backer(name: string, options: readonly string[]): Peer {
   return {
     name,
     async open({ gateway, endpoint, prefix, bytes, folder }): Promise<ServedDisk> {
-      const { bucket, region, credentials } = gateway;
+      const { bucket, credentials } = gateway;
       const keys = join(folder, "keys"), mount = join(folder, "mount");
       const { accessKeyId, secretAccessKey } = credentials;
       Deno.writeTextFileSync(keys, `${accessKeyId}:${secretAccessKey}\n`, { mode: 0o600 });
@@ -109,12 +110,13 @@ function s3backer(name: string, options: readonly string[]): Peer {
       const child = new Deno.Command("s3backer", {
         args: [
           ...["-f", "--quiet", "--force", `--accessFile=${keys}`, `--baseURL=${endpoint}/`],
-          ...[`--region=${region}`, `--prefix=${prefix}`, `--size=${bytes}`, ...options],
+          // With a region it would name the bucket in the host's name. Gateways take any region.
+          ...[`--prefix=${prefix}`, `--size=${bytes}`, ...options],
           ...[bucket, mount],
         ],
         stdin: "null",
         stdout: "null",
-        stderr: "inherit",
+        stderr: "null",
       }).spawn();
       await until("s3backer", () => Deno.stat(join(mount, "file")).then(() => true, () => false));
       return {
