@@ -59,6 +59,7 @@ async function startNbd(
   env: Record<string, string> = {},
 ): Promise<ServedDisk> {
   const [program = "", ...rest] = args;
+  await Deno.remove(socket).catch(() => {});
   const child = new Deno.Command(program, {
     args: rest,
     env,
@@ -68,14 +69,17 @@ async function startNbd(
     stderr: "inherit",
   }).spawn();
   const uri = `nbd+unix:///?socket=${socket}`;
-  await until(name, () => succeeds("nbdinfo", ["--size", uri]));
-  return {
-    fio: ["--ioengine=nbd", `--uri=${uri}`],
-    async stop(): Promise<void> {
-      child.kill("SIGTERM");
-      await child.status;
-    },
+  const stop = async (): Promise<void> => {
+    child.kill("SIGTERM");
+    await child.status;
   };
+  try {
+    await until(name, () => succeeds("nbdinfo", ["--size", uri]));
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { fio: ["--ioengine=nbd", `--uri=${uri}`], stop };
 }
 
 const dmu: Peer = {
@@ -118,7 +122,13 @@ function s3backer(name: string, options: readonly string[]): Peer {
         stdout: "null",
         stderr: "null",
       }).spawn();
-      await until("s3backer", () => Deno.stat(join(mount, "file")).then(() => true, () => false));
+      try {
+        await until("s3backer", () => Deno.stat(join(mount, "file")).then(() => true, () => false));
+      } catch (error) {
+        child.kill("SIGTERM");
+        await child.status;
+        throw error;
+      }
       return {
         fio: ["--ioengine=psync", `--filename=${join(mount, "file")}`],
         async stop(): Promise<void> {
@@ -139,7 +149,7 @@ const nbdkit: Peer = {
     return await startNbd("nbdkit", place, socket, [
       ...["nbdkit", "--foreground", "--unix", socket, "S3", `access-key=${accessKeyId}`],
       ...[`secret-key=${secretAccessKey}`, `endpoint-url=${endpoint}`, `bucket=${bucket}`],
-      ...[`key=${prefix}`, `size=${bytes}`, "object-size=131072"],
+      ...[`key=${prefix}`, `size=${bytes}`, "object-size=65536"],
     ]);
   },
 };
