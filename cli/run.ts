@@ -8,6 +8,7 @@ import { admitCommand } from "./admit.ts";
 import { backendsCommand } from "./backends.ts";
 import { type AnyCommand, command, runCommand } from "./command.ts";
 import { completeCommand, completionCommand } from "./completion.ts";
+import { benchCommand } from "./bench/mod.ts";
 import { copyCommand } from "./copy.ts";
 import { createCommand } from "./create.ts";
 import { filtersCommand } from "./filters.ts";
@@ -53,7 +54,7 @@ const GROUPS = [
     admitCommand,
     onexitCommand,
   ]],
-  ["Traces:", [traceCommand, replayCommand]],
+  ["Load and traces:", [benchCommand, traceCommand, replayCommand]],
   ["dm-user:", [simulateCommand, tableCommand]],
   ["Mirrors:", [logCommand]],
   ["This program:", [completionCommand, versionCommand]],

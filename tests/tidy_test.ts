@@ -47,6 +47,10 @@ const FOLDERS: readonly {
   { folder: "lib/log_disk", imports: ["lib/block", "lib/sys", "lib/object_store"] },
   { folder: "lib/trace", imports: ["lib/block", "lib/stream", "lib/sys"] },
   { folder: "lib/sys", imports: [] },
+  {
+    folder: "lib/bench",
+    imports: ["lib/block", "lib/nbd", "lib/stream", "lib/sys", "lib/testing"],
+  },
   { folder: "lib/testing", imports: ["lib/block", "lib/sys"] },
   { folder: "lib/daemon", imports: ["lib", "backends"] },
   { folder: "tests", imports: [""] },

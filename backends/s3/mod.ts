@@ -17,6 +17,7 @@ import {
   s3Schema,
   type ServeOptions,
 } from "./options.ts";
+import { imageTools } from "./image.ts";
 import { buckets, folders, parentsOf, type StoreKind } from "./stores.ts";
 
 async function openDisk<O>(
@@ -66,6 +67,7 @@ export const s3: BackendType<BucketOptions & ServeOptions> = {
   schemes: ["s3"],
   uriOptions: true,
   options: s3Schema,
+  image: imageTools(buckets),
   open: (options, context) => openDisk(buckets, options, context),
 };
 
@@ -76,5 +78,6 @@ export const dir: BackendType<FolderOptions & ServeOptions> = {
   waits: true,
   argument: "path",
   options: dirSchema,
+  image: imageTools(folders),
   open: (options, context) => openDisk(folders, options, context),
 };

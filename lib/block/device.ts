@@ -9,7 +9,14 @@ import type { Clock, Log } from "./context.ts";
 import { emulate, type Emulated } from "./emulate.ts";
 import { BlockError, hasErrno, toBlockError } from "./errors.ts";
 import { BufferPool } from "./pool.ts";
-import { FLAG_FUA, type Request, type Tap } from "./request.ts";
+import {
+  SLOW_READ_BYTES_PER_US,
+  SLOW_READ_US,
+  SLOW_READ_WEIGHT,
+  SLOW_READS_MAX,
+  SLOW_READS_MIN,
+} from "./limits.ts";
+import { FLAG_FUA, type ReplyPipe, type Request, type Tap } from "./request.ts";
 import { Statistics } from "./statistics.ts";
 import type { Backend, Geometry, Maybe } from "./types.ts";
 import { validateGeometry, validateRequest } from "./validate.ts";
@@ -75,6 +82,8 @@ export class Device implements AsyncDisposable {
   #idleWaiters: (() => void)[] = [];
   #closing: Promise<void> | null = null;
   #hold: Promise<unknown> | null = null;
+  /** Slow reads of late, weighed: see `wantsAhead`. */
+  #slowReads = 0;
 
   /** Takes over `backend`, which it disposes at its own end. Throws EINVAL for an impossible geometry. */
   constructor(backend: Backend, options: DeviceOptions) {
@@ -109,6 +118,26 @@ export class Device implements AsyncDisposable {
       resize: backend.resize !== undefined && !readOnly,
       synchronous: backend.capabilities.synchronous,
     };
+  }
+
+  /** A read may put its data into a pipe. */
+  get pours(): boolean {
+    return this.#backend.pour !== undefined;
+  }
+
+  /**
+   * Reads are slow at present, as they are when no cache has what they ask for, and the storage wants to
+   * know of several ahead: see `willRead`.
+   */
+  get wantsAhead(): boolean {
+    return this.#slowReads > SLOW_READS_MIN && this.#backend.willRead !== undefined;
+  }
+
+  /** A read of this range is going to be submitted, behind others. Never fails; what is no range is ignored. */
+  willRead(offset: number, length: number): void {
+    const { size, maximum } = this.#backend.geometry;
+    if (length < 1 || length > maximum || offset + length > size) return;
+    this.#backend.willRead?.(offset, length);
   }
 
   /** Requests that have entered and are not done. */
@@ -212,6 +241,7 @@ export class Device implements AsyncDisposable {
     const { offset, length } = request;
     switch (request.operation) {
       case "read":
+        if (request.pipe !== undefined) return pour(backend, request.pipe, request);
         return length <= backend.geometry.maximum
           ? backend.read(request.data, offset)
           : this.#emulated.readSplit(request.data, offset);
@@ -261,6 +291,7 @@ export class Device implements AsyncDisposable {
     const endUs = this.#clock.now();
     const counters = this.statistics[request.operation];
     counters.record(request.length, endUs - startUs, error !== null);
+    if (request.operation === "read") this.#noteRead(endUs - startUs, request.length);
     if (this.tap !== null && token !== 0) {
       this.tap.completed(token, request, error?.errno ?? null, endUs);
     }
@@ -273,12 +304,28 @@ export class Device implements AsyncDisposable {
     }
   }
 
+  /** Slow reads count for several quick ones: with several ahead only the first of them is slow. */
+  #noteRead(latencyUs: number, length: number): void {
+    const limitUs = SLOW_READ_US + length / SLOW_READ_BYTES_PER_US;
+    if (latencyUs > limitUs) {
+      this.#slowReads = Math.min(SLOW_READS_MAX, this.#slowReads + SLOW_READ_WEIGHT);
+    } else if (this.#slowReads > 0) this.#slowReads -= 1;
+  }
+
   #explain(error: unknown, verb: string): BlockError {
     if (!hasErrno(error)) {
       this.#log.error(`${this.name}: a bug in its storage ended a ${verb}`, error);
     }
     return toBlockError(error);
   }
+}
+
+/** Whoever asks for it knows that the backend can. */
+function pour(backend: Backend, pipe: ReplyPipe, { offset, length }: Request): void {
+  if (backend.pour === undefined || length > backend.geometry.maximum) {
+    throw new BlockError("EOPNOTSUPP", "Cannot read into a pipe: the storage is no file");
+  }
+  backend.pour(pipe, offset, length);
 }
 
 const NOT_FUA = { fua: false } as const;

@@ -176,8 +176,9 @@ export interface ResizeOptions {
 export interface CollectReport {
   /** Bytes of data that were moved. */
   readonly movedBytes: number;
-  /** Objects that were deleted, and their bytes. */
+  /** Objects that were deleted. */
   readonly deletedObjects: number;
+  /** Bytes of those. */
   readonly deletedBytes: number;
 }
 

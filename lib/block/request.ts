@@ -3,7 +3,11 @@
  *
  * @module
  */
+import type { Pipe } from "../sys/pipe.ts";
 import type { Extent } from "./types.ts";
+
+/** What a long read can be put into in place of memory: see Backend.pour. */
+export type ReplyPipe = Pipe;
 
 /** What a request does. */
 export type Operation = "read" | "write" | "flush" | "trim" | "zero" | "cache" | "extents";
@@ -56,6 +60,8 @@ export interface Request {
   readonly data: Uint8Array;
   /** Where access is checked. */
   readonly gate: Gate;
+  /** Read: an empty pipe with room for the data, which go there; `data` is NO_DATA then. */
+  readonly pipe?: ReplyPipe;
   /** The result of an extents request. */
   extents?: Extent[];
 }

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import type { Pipe } from "../sys/pipe.ts";
 import type { OpenContext } from "./context.ts";
 import type { CollectReport, ImageTools, Progress } from "./image.ts";
 import type { OptionSchema } from "./options.ts";
@@ -73,6 +74,16 @@ export interface Backend extends AsyncDisposable {
   readonly capabilities: Capabilities;
   /** Fills `into` with the bytes at `offset`. */
   read(into: Uint8Array, offset: number): Maybe<void>;
+  /**
+   * Puts `length` bytes from `offset` into an empty pipe that has room for them, at once, as they lie in a
+   * file. What changes them until they are taken from the pipe may show in them.
+   */
+  pour?(pipe: Pipe, offset: number, length: number): void;
+  /**
+   * The range is going to be read at once, behind others: storage that can fetch several ranges at a time
+   * begins with it, and does not wait. It never fails.
+   */
+  willRead?(offset: number, length: number): void;
   /** Stores `from` at `offset`. */
   write(from: Uint8Array, offset: number, options: WriteOptions): Maybe<void>;
   /** Makes durable every write that was completed before this call. */

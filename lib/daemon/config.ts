@@ -53,7 +53,7 @@ import {
   ENDPOINTS_MAX,
   FILTERS_MAX,
 } from "./limits.ts";
-import { DRIVER_DEFAULT, type DriverChoice } from "./driver_choice.ts";
+import { DRIVER_CHOICES, DRIVER_DEFAULT, type DriverChoice } from "./driver_choice.ts";
 import { TomlPlaces } from "./toml_places.ts";
 import { checkTraces, DATA_KEPT, type TraceConfig } from "./trace_config.ts";
 
@@ -116,6 +116,7 @@ interface FileTop {
   readonly default: string | undefined;
   readonly nbd: readonly string[];
   readonly "dm-user-dir": string | undefined;
+  readonly driver: DriverChoice | undefined;
   readonly tls: Readonly<Record<string, unknown>> | undefined;
   readonly limits: Readonly<Record<string, unknown>> | undefined;
   readonly control: Readonly<Record<string, unknown>> | undefined;
@@ -155,6 +156,7 @@ const topSchema: OptionSchema<FileTop> = optionSchema<FileTop>({
   default: omittable(textOption({ summary: "target of clients that name none" })),
   nbd: listOption(v.string("must be a list of endpoints, each as text"), "must be a list"),
   "dm-user-dir": omittable(pathOption({ summary: "folder of control devices" })),
+  driver: omittable(choiceOption(DRIVER_CHOICES, { summary: "who moves the bytes of targets" })),
   tls: tableOption("TLS of all endpoints"),
   limits: tableOption("limits of the daemon"),
   control: tableOption("how the daemon is steered"),
@@ -262,6 +264,7 @@ export function parseConfig(text: string, context: ConfigContext): ConfigParts {
   return {
     ...readTargets(reader, top.target),
     ...(folder === undefined ? {} : { dmUserFolder: folder }),
+    ...(top.driver === undefined ? {} : { driver: top.driver }),
     endpoints: top.nbd.map((each) =>
       parseEndpoint(each, reader.places.findItem("nbd", each).origin)
     ),

@@ -20,7 +20,7 @@ import type { DiskContext } from "./context.ts";
 import { createOwn } from "./create_own.ts";
 import type { WriterHooks } from "./hooks.ts";
 import { ATTACH_TRIES_MAX } from "./limits.ts";
-import { isUndisturbed, type Loaded, loadVolume, replay, type Volume } from "./load.ts";
+import { isUndisturbed, type Loaded, loadVolume, noteVoid, replay, type Volume } from "./load.ts";
 import { encodeLogHeader, type LogHeader } from "./log_object.ts";
 import { applyObject, type LogState } from "./log_state.ts";
 import { listLog } from "./scan.ts";
@@ -44,7 +44,7 @@ function claimFor(state: LogState, { description }: Volume, nonce: string): LogH
 /** Claims the first gap behind what was loaded; follows the log while others are faster. */
 async function claimLoaded(
   volume: Volume,
-  { state, checkpoints }: Loaded,
+  { state, checkpoints, sizes: listed }: Loaded,
   nonce: string,
   context: DiskContext,
   hooks: WriterHooks | null,
@@ -52,6 +52,7 @@ async function claimLoaded(
   const { description, origins: [own] } = volume, { signal } = context;
   if (own === undefined) throw new RangeError("A volume has no store");
   const { store } = own;
+  let sizes = listed;
   for (let round = 0; round < ATTACH_TRIES_MAX; round += 1) {
     const claim = claimFor(state, volume, nonce);
     const body = [encodeLogHeader(claim)], { epoch } = claim;
@@ -61,10 +62,17 @@ async function claimLoaded(
     if (!isUsed) return false;
     if (outcome === "ours") {
       applyObject(state, claim, description, store);
+      noteVoid(state, sizes);
       return true;
     }
-    const sizes = await listLog(store, state.next, signal);
-    await replay(state, description, store, sizes, signal);
+    sizes = await listLog(store, state.next, signal);
+    try {
+      await replay(state, description, store, sizes, signal);
+    } catch (error) {
+      // A name may have been deleted, and claimed by somebody in vain, since it was listed.
+      if (!await isUndisturbed(store, checkpoints, signal)) return false;
+      throw error;
+    }
   }
   return false;
 }

@@ -57,6 +57,8 @@ export interface Loaded {
   readonly checkpoints: readonly ListedCheckpoint[];
   /** The one that was used; null if there was none. */
   readonly checkpoint: ListedCheckpoint | null;
+  /** Sizes of the log objects behind it that were listed, by sequence number. */
+  readonly sizes: ReadonlyMap<number, number>;
 }
 
 /** Reads the description of the volume in a store. Throws ENOENT if there is none. */
@@ -286,8 +288,21 @@ export async function replay(
   for await (const { header } of scanLog(store, state.next, sizes, signal)) {
     if (header === null) return false;
     applyObject(state, header, description, store);
+    if (header.claim) noteVoid(state, sizes);
   }
   return true;
+}
+
+/**
+ * Objects that an older writer has left between the last claim and what follows it: nobody ever looks at
+ * them, so they are known as objects of which nothing is live, and garbage collection deletes them.
+ */
+export function noteVoid(state: LogState, sizes: ReadonlyMap<number, number>): void {
+  const table = state.map.objects(0);
+  for (let seq = state.seq + 1; seq < state.next; seq += 1) {
+    const size = sizes.get(seq);
+    if (size !== undefined && table.get(seq) === null) table.add(seq, size, 0);
+  }
 }
 
 /** True if the newest checkpoint is still the one that was listed first: nothing was deleted since. */
@@ -339,7 +354,7 @@ async function loadOnce(volume: Volume, context: DiskContext): Promise<Loaded | 
     const name = `${store.name}/${logKey(state.next)}`;
     throw damaged(name, `it does not exist, but ${logKey(seq)} does, which was written after it`);
   }
-  return { state, checkpoints, checkpoint };
+  return { state, checkpoints, checkpoint, sizes };
 }
 
 /**

@@ -308,20 +308,22 @@ export class LogDisk implements Backend {
   read(into: Uint8Array, offset: number): Maybe<void> {
     const pieces = this.#readKnown(into, offset);
     if (pieces.length === 0) return;
-    return this.#readPieces(pieces, into, offset);
+    // What a cache has is there at once, without a promise.
+    const pending = this.#reader.read(pieces);
+    return pending === undefined ? undefined : this.#readAgain(pending, into, offset);
   }
 
-  async #readPieces(first: readonly Piece[], into: Uint8Array, offset: number): Promise<void> {
-    let pieces = first;
+  /** Waits for a read, and reads again what was deleted meanwhile. */
+  async #readAgain(first: Promise<void>, into: Uint8Array, offset: number): Promise<void> {
+    let pending: Maybe<void> = first;
     for (let round = 1;; round += 1) {
       try {
-        await this.#reader.read(pieces);
-        return;
+        return await pending;
       } catch (error) {
         if (!(error instanceof ObjectGone) || round === READ_TRIES_MAX) throw error;
         await this.#afterGone(error);
       }
-      pieces = this.#readKnown(into, offset);
+      pending = this.#reader.read(this.#readKnown(into, offset));
     }
   }
 

@@ -30,6 +30,7 @@ export class Segment {
   readonly #extents: LogExtent[] = [];
   #last: Mutable | null = null;
   #dataBytes = 0;
+  #hasMoves = false;
 
   constructor(identity: SegmentIdentity, openedUs: number) {
     this.identity = identity;
@@ -44,6 +45,11 @@ export class Segment {
   /** Bytes of data in it. */
   get dataBytes(): number {
     return this.#dataBytes;
+  }
+
+  /** True if data in it may be changed in its place: what was moved has to stay what it was. */
+  get isChangeable(): boolean {
+    return !this.#hasMoves;
   }
 
   /** True if no further extent fits. */
@@ -81,6 +87,7 @@ export class Segment {
 
   /** Adds data that was elsewhere; gives its place. */
   move(from: Uint8Array, extent: LogExtent & { readonly kind: "move" }): number {
+    this.#hasMoves = true;
     this.#push(extent);
     return this.#append(from);
   }

@@ -100,6 +100,12 @@ export async function withdrawSnapshot(
   await store.delete([snapshotKey(name)]);
 }
 
+/** "a clone (ID) needs", "3 clones (ID …) need". */
+export function clonesNeed(ids: readonly string[]): string {
+  const [first] = ids;
+  return ids.length === 1 ? `a clone (${first}) needs` : `${ids.length} clones (${first} …) need`;
+}
+
 /** Ids of the clones that need a snapshot. Throws StoreError. */
 export async function clonesOf(
   store: ObjectStore,
@@ -132,8 +138,7 @@ export async function deleteSnapshot(
     await store.delete([marker], options);
     throw new BlockError(
       "EBUSY",
-      `Cannot delete snapshot "${name}" of ${store.name}: ${clones.length} clones need it ` +
-        `(${clones.slice(0, 3).join(", ")}${clones.length > 3 ? " …" : ""})`,
+      `Cannot delete snapshot "${name}" of ${store.name}: ${clonesNeed(clones)} it`,
     );
   }
   await store.delete([snapshotKey(name)], options);

@@ -232,7 +232,7 @@ export class LogWriter {
   /** True if what is there is in the open segment, in one piece: then it is changed in its place. */
   #overwrite(from: Uint8Array, offset: number): boolean {
     const open = this.#open, run = this.#run;
-    if (open === null) return false;
+    if (open === null || !open.isChangeable) return false;
     this.#map.find(offset, from.length, run);
     const isHere = run.kind === "data" && run.origin === 0 && run.seq === open.seq &&
       run.length === from.length;

@@ -9,21 +9,23 @@ import { contractTests, testContext } from "../../lib/testing/mod.ts";
 import { MemoryBucket, MemoryStore } from "../support/memory_store.ts";
 
 let bucket = new MemoryBucket();
+let host = new AbortController();
 
 async function open(): Promise<LogDisk> {
   bucket = new MemoryBucket();
-  const context = testContext();
-  await createVolume(new MemoryStore(bucket), { diskBytes: 2 ** 25 }, context);
-  return await LogDisk.attach(new MemoryStore(bucket), context);
+  await createVolume(new MemoryStore(bucket), { diskBytes: 2 ** 25 }, testContext());
+  return await reopen();
 }
 
 function reopen(): Promise<LogDisk> {
-  return LogDisk.attach(new MemoryStore(bucket), testContext());
+  host = new AbortController();
+  return LogDisk.attach(new MemoryStore(bucket), testContext({ signal: host.signal }));
 }
 
 /** What a crash at this moment leaves. */
 function crash(): Promise<LogDisk> {
   bucket = bucket.copy();
+  host.abort();
   return reopen();
 }
 

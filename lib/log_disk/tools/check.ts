@@ -200,6 +200,20 @@ async function checkObjects(
   });
 }
 
+/** Objects behind the end of the log are what a crash leaves, unless one before them was lost. */
+function noteBehindEnd({ log }: Inventory, loaded: Loaded | null, findings: Findings): void {
+  if (loaded === null) return;
+  const { seq: end } = loaded.state;
+  const behind = log.filter(({ seq }) => seq > end).length;
+  if (behind === 0) return;
+  findings.note(
+    `${behind} log objects are behind the end of the log (${
+      logKey(end)
+    }), as a crash leaves them; ` +
+      "if the disk was closed properly, the object before them was lost",
+  );
+}
+
 /** Keys that take up room for nothing, and that garbage collection never meets. */
 function leaksOf(inventory: Inventory, { loaded, needed }: Wanted): string[] {
   const leaks = inventory.probes.map(({ key }) => key);
@@ -240,6 +254,7 @@ export async function checkVolume(
     context,
   );
   await checkObjects(volume, present, findings, options, context);
+  noteBehindEnd(inventory, wanted.loaded, findings);
   const leaks = leaksOf(inventory, wanted);
   for (const key of leaks) findings.note(`${key} is needed by nothing`);
   if (repair !== "none") await deleteKeys(own.store, leaks, signal);
@@ -247,7 +262,7 @@ export async function checkVolume(
   const mended = repair === "none" ? 0 : leaks.length;
   return {
     filename: own.store.name,
-    format: "s3",
+    format: "log",
     unit: "object",
     checkErrors: 0,
     corruptions: findings.corruptions,

@@ -17,6 +17,7 @@ import { readVolume } from "../load.ts";
 import { snapshotKey, VOLUME_KEY } from "../names.ts";
 import {
   claimSnapshot,
+  clonesNeed,
   clonesOf,
   createSurely,
   deleteSnapshot,
@@ -112,7 +113,7 @@ export async function removeVolume(
   for (const { name } of snapshots) {
     const ids = await clonesOf(store, name, { signal });
     if (ids.length === 0) continue;
-    const reason = `${ids.length} clones need its snapshot "${name}" (${ids[0]} …)`;
+    const reason = `${clonesNeed(ids)} its snapshot "${name}"`;
     throw new BlockError("EBUSY", `Cannot remove ${store.name}: ${reason}`);
   }
   // One by one, so that nobody clones what is going.

@@ -9,6 +9,7 @@ import { checkShrink } from "../../block/image.ts";
 import { optionSchema, sizeOption } from "../../block/options.ts";
 import type { Opened } from "../../block/types.ts";
 import { UsageError } from "../../block/usage_error.ts";
+import { probeStore } from "../../object_store/probe.ts";
 import type { ObjectStore } from "../../object_store/types.ts";
 import type { ResolveParent } from "../context.ts";
 import { createVolume } from "../create_volume.ts";
@@ -79,6 +80,7 @@ async function create<O>(
   if (size === null) throw new UsageError(`Cannot create ${store.name}: its size is missing`);
   const isThere = await store.get(VOLUME_KEY, undefined, { signal: context.signal }) !== null;
   if (isThere && replace) await removeVolume(store, places.resolve(disk, context), context);
+  await probeStore(store, context.random, { signal: context.signal });
   await createVolume(store, { diskBytes: size, blockBytes: block }, context);
 }
 
@@ -174,6 +176,7 @@ export function volumeTools<O>(places: VolumePlaces<O>): ImageTools<O, VolumeOpt
     clone: async (disk, snapshot, to, context) => {
       await using parent = await places.open(disk, context);
       await using store = await places.open(to, context);
+      await probeStore(store, context.random, { signal: context.signal });
       await cloneVolume(store, { parent, address: parent.name, snapshot }, context);
     },
     collect: (disk, context) =>

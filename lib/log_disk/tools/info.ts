@@ -7,14 +7,17 @@ import type { ImageInfo, JsonValue } from "../../block/image.ts";
 import type { DiskContext } from "../context.ts";
 import { garbageOf } from "../gc/collector.ts";
 import { type Inventory, takeInventory, totalOf } from "../inventory.ts";
-import { OBJECT_DATA_BYTES } from "../limits.ts";
+import { LINE_BYTES, OBJECT_DATA_BYTES } from "../limits.ts";
 import { loadVolume, type Volume } from "../load.ts";
+import { CHECK_BYTES } from "../log_object.ts";
 import type { LogState } from "../log_state.ts";
 import { GET_BYTES_MAX } from "../read/limits.ts";
 import { listSnapshots } from "../snapshots.ts";
 import { LIST_PAGE_ENTRIES } from "./limits.ts";
 
 const GIB = 2 ** 30;
+/** Data that one GET brings. */
+const GET_DATA_BYTES = Math.floor(GET_BYTES_MAX / (LINE_BYTES + CHECK_BYTES)) * LINE_BYTES;
 
 function round(value: number): number {
   return Math.round(value * 1000) / 1000;
@@ -27,7 +30,7 @@ function costs(inventory: Inventory, state: LogState): { [name: string]: JsonVal
   return {
     storedGibMonths: round(total.bytes / GIB),
     putsPerGibWritten: Math.ceil(GIB / OBJECT_DATA_BYTES),
-    getsPerGibRead: Math.ceil(GIB / GET_BYTES_MAX),
+    getsPerGibRead: Math.ceil(GIB / GET_DATA_BYTES),
     listsToAttach: 2 + Math.ceil((checkpoints.length + log.length) / LIST_PAGE_ENTRIES),
     getsToAttach: 1 + (newest === undefined ? 0 : 1) + state.replayedObjects,
     bytesToAttach: newest?.size ?? 0,

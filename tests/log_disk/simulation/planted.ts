@@ -1,0 +1,156 @@
+/**
+ * The engine with a bug planted: its sources are copied with a change, and loaded from there. What a simulation
+ * is worth shows in the bugs that it finds.
+ *
+ * @module
+ */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import type { Engine } from "./run.ts";
+
+const LIB = new URL("../../../lib/", import.meta.url);
+
+/** A piece of a source file below lib/log_disk, and what stands there instead. */
+export interface Change {
+  readonly file: string;
+  readonly from: string;
+  readonly to: string;
+}
+
+/** A bug. */
+export interface PlantedBug {
+  readonly name: string;
+  readonly changes: readonly Change[];
+}
+
+async function* sources(folder: string, below = ""): AsyncGenerator<string> {
+  for await (const entry of Deno.readDir(join(folder, below))) {
+    const path = join(below, entry.name);
+    if (entry.isDirectory) yield* sources(folder, path);
+    else yield path;
+  }
+}
+
+/** Loads the engine with a bug; the copy is in `folder`. Throws if the source has no such piece. */
+export async function loadWithBug(bug: PlantedBug, folder: string): Promise<Engine> {
+  const origin = fileURLToPath(new URL("log_disk", LIB));
+  const left = new Set(bug.changes);
+  for await (const path of sources(origin)) {
+    let text = await Deno.readTextFile(join(origin, path));
+    for (const change of bug.changes.filter(({ file }) => file === path)) {
+      assert.equal(text.split(change.from).length, 2, `"${change.from}" is not once in ${path}`);
+      text = text.replace(change.from, () => change.to);
+      left.delete(change);
+    }
+    // Errors are told apart by their classes: all else stays what the test uses, too.
+    text = text.replaceAll(/"(?:\.\.\/)+(block|object_store|sys)\//g, `"${LIB.href}$1/`);
+    const target = join(folder, path);
+    await Deno.mkdir(join(target, ".."), { recursive: true });
+    await Deno.writeTextFile(target, text);
+  }
+  assert.equal(left.size, 0, "a file is not there");
+  const disk: Pick<Engine, "LogDisk"> = await load(folder, "log_disk.ts");
+  const collector: Pick<Engine, "Collector"> = await load(folder, "gc/collector.ts");
+  return { LogDisk: disk.LogDisk, Collector: collector.Collector };
+}
+
+function load<T>(folder: string, file: string): Promise<T> {
+  return import(pathToFileURL(join(folder, file)).href);
+}
+
+/** Bugs that must be found. */
+export const PLANTED_BUGS: readonly PlantedBug[] = [
+  {
+    name: "a flush acknowledges before anything is durable",
+    changes: [{
+      file: "writer.ts",
+      from: "    return this.whenDurable(target);",
+      to: "    return;",
+    }],
+  },
+  {
+    name: "objects are acknowledged out of order",
+    changes: [{
+      file: "writer.ts",
+      from: "    return this.#outgoing[0]?.segment.seq ?? this.position;",
+      to: '    const last = this.#outgoing.findLast(({ state }) => state === "created");\n' +
+        "    return last !== undefined ? last.segment.seq + 1 : this.#outgoing[0]?.segment.seq ?? this.position;",
+    }],
+  },
+  {
+    name: "the checkpoints are not looked at again after a claim",
+    changes: [{
+      file: "claim.ts",
+      from: "const isUsed = await isUndisturbed(store, checkpoints, signal)",
+      to: "const isUsed = true",
+    }],
+  },
+  {
+    name: "claims are deleted",
+    changes: [{ file: "log_state.ts", from: "claim && !afterDetach)", to: "false)" }],
+  },
+  {
+    name: "the boundary is published after what is behind it was deleted",
+    changes: [{
+      file: "gc/collector.ts",
+      from: "    const boundary = await disk.checkpoint();",
+      to: "    await disk.flush();\n    const boundary = disk.durableSeq;\n" +
+        "    void (async () => (await clock.sleep(500), await disk.checkpoint()))().catch(() => {});",
+    }],
+  },
+  {
+    name: "a replay takes what older writers left behind a claim",
+    changes: [
+      { file: "claim.ts", from: "state.next + description.windowSlots", to: "state.next + 1" },
+      {
+        file: "log_state.ts",
+        from: "claim ? epoch <= state.epoch : epoch !== state.epoch",
+        to: "epoch < 1",
+      },
+    ],
+  },
+  {
+    name: "a creation whose outcome is unclear counts as done",
+    changes: [{ file: "create_own.ts", from: 'return "unclear";', to: 'return "created";' }],
+  },
+  {
+    name: "an object that exists counts as ours",
+    changes: [{
+      file: "create_own.ts",
+      from: 'return header.nonce === object.nonce ? "ours" : header;',
+      to: 'return "ours";',
+    }],
+  },
+  {
+    name: "a checkpoint is published before what it says is durable",
+    changes: [{
+      file: "checkpoint_keeper.ts",
+      from: "    await this.#source.whenDurable(seq);\n",
+      to: "",
+    }],
+  },
+  {
+    name: "more objects are on their way than the window has slots",
+    changes: [{ file: "writer.ts", from: "outgoing.segment.seq >= end || ", to: "" }],
+  },
+  {
+    name: "what is written while data is moved is lost",
+    changes: [
+      { file: "log_disk.ts", from: "if (!isThere) continue;", to: "" },
+      {
+        file: "extent_map.ts",
+        from: "if (same) parts.push(at, run.length);",
+        to: "parts.push(at, run.length);",
+      },
+    ],
+  },
+  {
+    name: "a writer goes on after it was taken over from",
+    changes: [{
+      file: "writer.ts",
+      from: "      this.#fail(this.#takenOver(outgoing.segment.seq, outcome));\n      return;\n",
+      to: "",
+    }],
+  },
+];
