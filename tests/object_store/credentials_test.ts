@@ -23,7 +23,7 @@ import { testClock } from "../../lib/testing/context.ts";
 import { EMPTY_MACHINE } from "../support/s3_store.ts";
 
 const FILES: Readonly<Record<string, string>> = {
-  "/home/a/.aws/credentials": `
+  "/users/a/.aws/credentials": `
 # keys
 [default]
 aws_access_key_id = FILE ; comment
@@ -35,7 +35,7 @@ aws_session_token=token
 [role]
 role_arn = arn:aws:iam::1:role/x
 `,
-  "/home/a/.aws/config": `
+  "/users/a/.aws/config": `
 [default]
 region = eu-west-3
 s3 =
@@ -56,7 +56,7 @@ function machine(
   return {
     ...EMPTY_MACHINE,
     clock: testClock,
-    env: (name) => ({ HOME: "/home/a", ...env })[name],
+    env: (name) => ({ HOME: "/users/a", ...env })[name],
     readText: (path) => Promise.resolve(FILES[path] ?? null),
     ...rest,
   };
