@@ -7,11 +7,11 @@
  * @module
  */
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { type RadosGateway, startRadosGateway } from "../tests/support/radosgw.ts";
-import { print, taskArguments } from "../tools/process.ts";
+import { print } from "../tools/process.ts";
 import { command } from "./commands.ts";
 import { type DelayProxy, startDelayProxy } from "./delay_proxy.ts";
+import { taskOptions } from "./options.ts";
 import { type Peer, PEERS, type ServedDisk } from "./s3_peers.ts";
 
 const MIB = 2 ** 20;
@@ -170,31 +170,31 @@ function row(figure: Figure, first: Figure | undefined): string {
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    args: taskArguments(),
-    options: {
-      quick: { type: "boolean", default: false },
-      json: { type: "boolean", default: false },
-      delay: { type: "string", default: "0,20,30" },
-      only: { type: "string", default: "" },
-    },
+  const { flags, texts } = taskOptions({
+    task: "bench:s3",
+    flags: ["quick", "json"],
+    texts: ["delay", "only"],
   });
-  const bounds = values.quick ? { seconds: 3, bytes: 64 * MIB } : { seconds: 10, bytes: 256 * MIB };
+  const isJson = flags.has("json"), only = texts.get("only") ?? "";
+  const delays = (texts.get("delay") ?? "0,20,30").split(",").map(Number);
+  const bounds = flags.has("quick")
+    ? { seconds: 3, bytes: 64 * MIB }
+    : { seconds: 10, bytes: 256 * MIB };
   const folder = Deno.makeTempDirSync({ prefix: "dmu-bench-s3-" });
   const figures: Figure[] = [];
   try {
     await using gateway = await startRadosGateway(folder);
-    for (const delayMs of values.delay.split(",").map(Number)) {
+    for (const delayMs of delays) {
       const proxy = startDelayProxy(gateway.endpoint, delayMs / 2);
       const setting: Setting = { gateway, proxy, delayMs, bounds };
-      for (const load of LOADS.filter(({ name }) => name.includes(values.only))) {
-        if (!values.json) print(`${load.name}, ${delayMs} ms of latency\n`);
+      for (const load of LOADS.filter(({ name }) => name.includes(only))) {
+        if (!isJson) print(`${load.name}, ${delayMs} ms of latency\n`);
         let first: Figure | undefined;
         for (const peer of PEERS.filter(({ name }) => load.peers.includes(name))) {
           const figure = await measure(peer, load, setting);
           first ??= figure;
           figures.push(figure);
-          if (!values.json) print(`${row(figure, first)}\n`);
+          if (!isJson) print(`${row(figure, first)}\n`);
         }
       }
       await proxy.stop();
@@ -202,7 +202,7 @@ async function main(): Promise<void> {
   } finally {
     Deno.removeSync(folder, { recursive: true });
   }
-  if (values.json) print(`${JSON.stringify(figures)}\n`);
+  if (isJson) print(`${JSON.stringify(figures)}\n`);
 }
 
 await main();
