@@ -91,6 +91,16 @@ function makeBackend(file: RawFile, { discard }: FileOptions, { mayBlock }: Open
     },
     capabilities: { synchronous: mayBlock, fua: false },
     read: (into, offset) => file.read(into, offset),
+    ...(file.pour === undefined ? {} : {
+      pour: (pipe, offset, length) => file.pour?.(pipe, offset, length),
+    }),
+    willRead: (offset, length) => {
+      try {
+        file.readAhead(offset, length);
+      } catch {
+        // The read itself will tell what is wrong.
+      }
+    },
     write: (from, offset) => file.write(from, offset),
     flush: makeFlush(file, mayBlock),
     ...(discard ? { trim } : {}),

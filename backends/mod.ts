@@ -7,6 +7,7 @@ import { type AnyBackendType, Registry } from "../lib/block/registry.ts";
 import { filters } from "../lib/filters/mod.ts";
 import { file } from "./file.ts";
 import { memory } from "./memory.ts";
+import { mirror } from "./mirror/mod.ts";
 import { nbd } from "./nbd.ts";
 import { nullBackend } from "./null.ts";
 import { pattern } from "./pattern.ts";
@@ -18,6 +19,7 @@ export const backends: readonly AnyBackendType[] = [
   dir,
   file,
   memory,
+  mirror,
   nbd,
   nullBackend,
   pattern,

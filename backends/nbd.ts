@@ -254,7 +254,7 @@ function optionalVerbs(
           (at, count) => connections.pick().cache(at, count),
         ),
     }),
-    ...(server.allocationContext !== null && { extents }),
+    ...(server.statusContext !== null && { extents }),
   };
 }
 

@@ -8,7 +8,6 @@
  * @module
  */
 import process from "node:process";
-import { parseArgs } from "node:util";
 import { defaultRegistry } from "../backends/mod.ts";
 import type { Device } from "../lib/block/device.ts";
 import { parseSpec } from "../lib/block/spec.ts";
@@ -28,7 +27,8 @@ import type { Channel } from "../lib/dm_user/simulator/channel.ts";
 import type { SimulatedDevice } from "../lib/dm_user/simulator/device.ts";
 import { SimulatedKernel } from "../lib/dm_user/simulator/kernel.ts";
 import { channelPair } from "../lib/dm_user/simulator/streams.ts";
-import { print, taskArguments } from "../tools/process.ts";
+import { print } from "../tools/process.ts";
+import { taskOptions } from "./options.ts";
 import { spread } from "./report.ts";
 
 const KIB = 1024, MIB = 1024 * KIB;
@@ -157,13 +157,8 @@ function nameOf({ operation, bytes, channels }: Load): string {
 }
 
 async function main(): Promise<void> {
-  const { values: { quick, json } } = parseArgs({
-    args: taskArguments(),
-    options: {
-      quick: { type: "boolean", default: false },
-      json: { type: "boolean", default: false },
-    },
-  });
+  const { flags } = taskOptions({ task: "bench:dm-user", flags: ["quick", "json"] });
+  const quick = flags.has("quick"), json = flags.has("json");
   const runs = quick ? 3 : 5, seconds = quick ? 0.5 : 2;
   const load = Deno.loadavg().map((each) => each.toFixed(2)).join(" ");
   if (!json) {

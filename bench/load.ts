@@ -11,10 +11,13 @@ import type { Running, Storage } from "./servers.ts";
 export interface Load {
   readonly name: string;
   readonly storage: Storage;
-  readonly pattern: "randread" | "randwrite" | "read" | "write";
+  readonly pattern: "randread" | "randwrite" | "randrw" | "read" | "write";
   /** Bytes of one request. */
   readonly block: number;
+  /** Requests in flight on each connection. */
   readonly depth: number;
+  /** Connections, each with a job of its own; 1 if left out. */
+  readonly connections?: number;
 }
 
 function load(storage: Storage, pattern: Load["pattern"], block: number, depth: number): Load {
@@ -38,13 +41,17 @@ export const LOADS: readonly Load[] = [
   load("file", "write", 256 * KIB, 16),
 ];
 
+const MIXED: Load = load("file", "randrw", 4 * KIB, 64);
+
 /** What one run gave. */
 export interface Measurement {
   readonly requestsPerSecond: number;
   /** CPU time of the server for one request, in µs. */
   readonly cpuUs: number;
-  /** Time that 99 of 100 requests stayed below, in µs. */
+  /** Time that 99 of 100 requests stayed below, in µs; the first connection's. */
   readonly latencyUs99: number;
+  /** Requests a second of the slowest connection over those of the fastest. */
+  readonly evenness: number;
 }
 
 /** The part of fio's JSON that is used, for each direction. */
@@ -69,13 +76,32 @@ async function fio(uri: string, each: Load, span: readonly string[]): Promise<Fi
     ...["-c", String(pinning().client), "fio", "--name=load", "--ioengine=nbd", `--uri=${uri}`],
     ...[`--rw=${each.pattern}`, `--bs=${each.block}`, `--iodepth=${each.depth}`, ...span],
     ...["--norandommap", "--randrepeat=1", "--output-format=json"],
+    `--numjobs=${each.connections ?? 1}`,
   ]);
   const report: FioReport = JSON.parse(text.slice(text.indexOf("{")));
   return report;
 }
 
 function timed(size: number, seconds: number): string[] {
-  return [`--size=${size}`, "--time_based", `--runtime=${seconds}`];
+  return [`--size=${size}`, "--time_based", `--runtime=${Math.round(seconds * 1000)}ms`];
+}
+
+/** Random reads and writes, 7 to 3, 4 KiB each, `requests` of them at depth 64. */
+export async function measureMixed(
+  server: Running,
+  size: number,
+  requests: number,
+  seed: number,
+): Promise<Pick<Measurement, "requestsPerSecond" | "latencyUs99">> {
+  const { jobs: [job] } = await fio(server.uri, MIXED, [
+    ...[`--size=${size}`, `--io_size=${requests * MIXED.block}`, "--rwmixread=70"],
+    `--randseed=${seed}`,
+  ]);
+  if (job === undefined || job.error !== 0) throw new Error("Cannot use the run: fio failed");
+  return {
+    requestsPerSecond: job.read.iops + job.write.iops,
+    latencyUs99: (job.read.clat_ns.percentile?.["99.000000"] ?? 0) / 1000,
+  };
 }
 
 /** Measures one run of fio; it counts only if every byte is accounted for. */
@@ -85,18 +111,24 @@ export async function measureOnce(
   span: readonly string[],
 ): Promise<Measurement> {
   const before = cpuTimeUs(server.pid);
-  const [job] = (await fio(server.uri, each, span)).jobs;
+  const { jobs } = await fio(server.uri, each, span);
   const cpuUs = cpuTimeUs(server.pid) - before;
-  if (job === undefined || job.error !== 0) throw new Error(`Cannot use the run: fio failed`);
-  const direction = each.pattern.endsWith("read") ? job.read : job.write;
-  const { total_ios: requests, io_bytes: bytes } = direction;
-  if (requests === 0 || bytes !== requests * each.block) {
-    throw new Error(`Cannot use the run: ${bytes} bytes in ${requests} requests`);
+  if (jobs.length === 0 || jobs.some(({ error }) => error !== 0)) {
+    throw new Error("Cannot use the run: fio failed");
   }
+  const directions = jobs.map((job) => each.pattern.endsWith("read") ? job.read : job.write);
+  for (const { total_ios: requests, io_bytes: bytes } of directions) {
+    if (requests === 0 || bytes !== requests * each.block) {
+      throw new Error(`Cannot use the run: ${bytes} bytes in ${requests} requests`);
+    }
+  }
+  const rates = directions.map(({ iops }) => iops);
+  const percentile = directions[0]?.clat_ns.percentile?.["99.000000"] ?? 0;
   return {
-    requestsPerSecond: direction.iops,
-    cpuUs: cpuUs / requests,
-    latencyUs99: (direction.clat_ns.percentile?.["99.000000"] ?? 0) / 1000,
+    requestsPerSecond: rates.reduce((sum, rate) => sum + rate),
+    cpuUs: cpuUs / directions.reduce((sum, { total_ios }) => sum + total_ios, 0),
+    latencyUs99: percentile / 1000,
+    evenness: Math.min(...rates) / Math.max(...rates),
   };
 }
 

@@ -23,7 +23,8 @@ import { finish } from "../lib/log_disk/load.ts";
 import { openFolderStore } from "../lib/object_store/mod.ts";
 import type { ObjectStore } from "../lib/object_store/types.ts";
 import { seededRandom } from "../lib/testing/random.ts";
-import { print, taskArguments } from "../tools/process.ts";
+import { print } from "../tools/process.ts";
+import { taskOptions } from "./options.ts";
 
 const KIB = 1024, MIB = 1024 * KIB, GIB = 1024 * MIB;
 const BLOCK = 4 * KIB;
@@ -50,7 +51,7 @@ function forgetfulStore(): ObjectStore & { readonly puts: Record<string, number>
       return Promise.resolve("created");
     },
     get: (key) => Promise.resolve(kept.get(key) ?? null),
-    list: async function* () {},
+    list: async function* (): AsyncGenerator<never> {},
     delete: () => Promise.resolve(),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
@@ -173,10 +174,15 @@ async function attachInChild(): Promise<void> {
   }
 }
 
-const args = taskArguments();
-if (args[0] === "--attach") {
-  await attachAndTell(args[1] ?? "");
+const { flags, texts } = taskOptions({
+  task: "bench:log-disk",
+  flags: ["quick"],
+  texts: ["attach"],
+});
+const attached = texts.get("attach");
+if (attached !== undefined) {
+  await attachAndTell(attached);
 } else {
-  await randomWrites(args.includes("--quick") ? 256 * MIB : GIB);
+  await randomWrites(flags.has("quick") ? 256 * MIB : GIB);
   await attachInChild();
 }

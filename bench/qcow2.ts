@@ -8,10 +8,10 @@
  * @module
  */
 import { join } from "node:path";
-import { parseArgs } from "node:util";
-import { print, taskArguments } from "../tools/process.ts";
+import { print } from "../tools/process.ts";
 import { command, firstLine, pinning } from "./commands.ts";
 import { type Load, measure, type Measurement, measureOnce } from "./load.ts";
+import { taskOptions } from "./options.ts";
 import { type Result, resultData, spread, tableHead, tableRows } from "./report.ts";
 import { DMU, type Running, start } from "./servers.ts";
 
@@ -296,17 +296,15 @@ function copyRow(each: Record<string, unknown>): string {
 }
 
 async function main(): Promise<void> {
-  const { values: options } = parseArgs({
-    args: taskArguments(),
-    options: {
-      quick: { type: "boolean", default: false },
-      json: { type: "boolean", default: false },
-      only: { type: "string", default: "" },
-      runs: { type: "string" },
-    },
+  const { flags, texts, numbers } = taskOptions({
+    task: "bench:qcow2",
+    flags: ["quick", "json"],
+    texts: ["only"],
+    numbers: ["runs"],
   });
-  const base = options.quick ? QUICK : FULL;
-  const plan = { ...base, runs: Number(options.runs ?? base.runs) };
+  const options = { json: flags.has("json"), only: texts.get("only") ?? "" };
+  const base = flags.has("quick") ? QUICK : FULL;
+  const plan = { ...base, runs: numbers.get("runs") ?? base.runs };
   const say = options.json ? (): void => {} : print;
   const version = await firstLine("qemu-img", ["--version"]);
   if (version === null) throw new Error("Cannot run: needs qemu-utils");

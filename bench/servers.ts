@@ -6,7 +6,7 @@
  */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { firstLine, pinning } from "./commands.ts";
+import { command, firstLine, pinning } from "./commands.ts";
 
 /** What a server serves: memory of its own, or one raw file that all servers share in turn. */
 export type Storage = "memory" | "file";
@@ -29,13 +29,16 @@ export interface Server {
   start(storage: Storage, folder: string, file: string, size: number): Promise<Running>;
 }
 
+/** The export of a server that wants a name. */
+const EXPORT = "disk";
+
 const MAIN = fileURLToPath(new URL("../cli/main.ts", import.meta.url));
 
 /** The words before the arguments of dmu. */
 export const DMU: readonly string[] = [Deno.execPath(), "run", "--allow-all", "--quiet", MAIN];
 
 /** Time that a server may take to start, in ms. */
-const START_MS_MAX = 10_000;
+const START_MS_MAX = 60_000;
 
 /** Waits until a client is served. */
 async function served(uri: string): Promise<void> {
@@ -68,6 +71,39 @@ export async function start(folder: string, args: readonly string[]): Promise<Ru
   return { uri, pid: child.pid, stop };
 }
 
+/** Starts nbd-server, which goes into the background and has a process for each connection. */
+async function startNbdServer(folder: string, file: string): Promise<Running> {
+  const socket = join(folder, "socket"), pidFile = join(folder, "pid");
+  const config = join(folder, "config");
+  const lines = ["[generic]", `unixsock = ${socket}`, `[${EXPORT}]`, `exportname = ${file}`, ""];
+  await Deno.writeTextFile(config, lines.join("\n"));
+  const cpu = String(pinning().server);
+  await command("taskset", ["-c", cpu, "nbd-server", "-C", config, "-p", pidFile]);
+  const uri = `nbd+unix:///${EXPORT}?socket=${socket}`;
+  await served(uri);
+  const pid = Number(await Deno.readTextFile(pidFile));
+  const stop = async (): Promise<void> => {
+    Deno.kill(pid, "SIGTERM");
+    await command("tail", [`--pid=${pid}`, "-s", "0.05", "-f", "/dev/null"]);
+  };
+  return { uri, pid, stop };
+}
+
+/** Begins with a file of `size` bytes in memory, which is removed when the server has stopped. */
+async function onScratch(
+  size: number,
+  begin: (file: string) => Promise<Running>,
+): Promise<Running> {
+  const file = await Deno.makeTempFile({ dir: "/dev/shm" });
+  await Deno.truncate(file, size);
+  const running = await begin(file);
+  const stop = async (): Promise<void> => {
+    await running.stop();
+    await Deno.remove(file);
+  };
+  return { ...running, stop };
+}
+
 /** Starts dmu with a socket in `folder` and what else is on its command line. */
 export function startDmu(folder: string, args: readonly string[]): Promise<Running> {
   return start(folder, [
@@ -75,8 +111,7 @@ export function startDmu(folder: string, args: readonly string[]): Promise<Runni
     "serve",
     "--driver",
     "auto",
-    "--nbd",
-    `unix:${join(folder, "socket")}`,
+    ...["--nbd", `unix:${join(folder, "socket")}`],
     ...args,
   ]);
 }
@@ -88,7 +123,11 @@ export const SERVERS: readonly Server[] = [
     version: [...DMU, "version"],
     notes: { memory: "memory backend", file: "file backend" },
     start: (storage, folder, file, size) =>
-      startDmu(folder, [`default=${storage === "memory" ? `memory:${size}` : `file:${file}`}`]),
+      startDmu(folder, [
+        "--control",
+        "none",
+        `default=${storage === "memory" ? `memory:${size}` : `file:${file}`}`,
+      ]),
   },
   {
     name: "nbdkit",
@@ -104,18 +143,22 @@ export const SERVERS: readonly Server[] = [
     name: "qemu-nbd",
     version: ["qemu-nbd", "--version"],
     notes: { memory: "raw file in /dev/shm, as it has no memory of its own", file: "raw file" },
-    async start(storage, folder, file, size): Promise<Running> {
-      const scratch = storage === "memory" ? await Deno.makeTempFile({ dir: "/dev/shm" }) : null;
-      if (scratch !== null) await Deno.truncate(scratch, size);
-      const running = await start(folder, [
-        ...["qemu-nbd", "--socket", join(folder, "socket"), "--persistent", "--shared=0"],
-        ...["--format=raw", scratch ?? file],
-      ]);
-      const stop = async (): Promise<void> => {
-        await running.stop();
-        if (scratch !== null) await Deno.remove(scratch);
-      };
-      return { ...running, stop };
+    start(storage, folder, file, size): Promise<Running> {
+      const begin = (path: string): Promise<Running> =>
+        start(folder, [
+          ...["qemu-nbd", "--socket", join(folder, "socket"), "--persistent", "--shared=0"],
+          ...["--format=raw", path],
+        ]);
+      return storage === "memory" ? onScratch(size, begin) : begin(file);
     },
+  },
+  {
+    name: "nbd-server",
+    version: ["nbd-server", "-V"],
+    notes: { memory: "raw file in /dev/shm, as it has no memory of its own", file: "raw file" },
+    start: (storage, folder, file, size) =>
+      storage === "memory"
+        ? onScratch(size, (path) => startNbdServer(folder, path))
+        : startNbdServer(folder, file),
   },
 ];

@@ -10,13 +10,13 @@
  * @module
  */
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { makeRequest } from "../lib/block/request.ts";
 import { systemClock } from "../lib/daemon/context.ts";
 import { type DataKept, Recorder } from "../lib/trace/recorder.ts";
-import { print, taskArguments } from "../tools/process.ts";
+import { print } from "../tools/process.ts";
 import { pinning } from "./commands.ts";
 import { type Load, LOADS, measure, type Measurement } from "./load.ts";
+import { taskOptions } from "./options.ts";
 import { spread } from "./report.ts";
 import { type Running, startDmu } from "./servers.ts";
 
@@ -103,15 +103,13 @@ function costText({ medianOfPairs, ofTheBest }: Cost): string {
 }
 
 async function main(): Promise<void> {
-  const { values: options } = parseArgs({
-    args: taskArguments(),
-    options: {
-      digest: { type: "boolean", default: false },
-      json: { type: "boolean", default: false },
-      pairs: { type: "string", default: String(PAIRS) },
-    },
+  const { flags, numbers } = taskOptions({
+    task: "bench:trace",
+    flags: ["digest", "json"],
+    numbers: ["pairs"],
   });
-  const count = Number(options.pairs);
+  const options = { digest: flags.has("digest"), json: flags.has("json") };
+  const count = numbers.get("pairs") ?? PAIRS;
   const say = options.json ? (): void => {} : print;
   const { server: cpu, client } = pinning();
   say(`server on CPU ${cpu}, client on CPU ${client}, load ${Deno.loadavg()[0]?.toFixed(1)}; `);

@@ -9,10 +9,10 @@
  */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { startXenstored } from "../tests/support/xenstored.ts";
-import { print, taskArguments } from "../tools/process.ts";
+import { print } from "../tools/process.ts";
 import { command, firstLine, pinning } from "./commands.ts";
+import { taskOptions } from "./options.ts";
 import { spread } from "./report.ts";
 
 const PACKAGE = "xen-utils-4.17";
@@ -144,11 +144,8 @@ function progress(text: string): void {
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    args: taskArguments(),
-    options: { quick: { type: "boolean" }, json: { type: "boolean" } },
-  });
-  const [rounds, seconds] = values.quick ? [3, 0.5] : [5, 2];
+  const { flags } = taskOptions({ task: "bench:xenstore", flags: ["quick", "json"] });
+  const [rounds, seconds] = flags.has("quick") ? [3, 0.5] : [5, 2];
   const folder = await Deno.makeTempDir({ prefix: "dmu-bench-" });
   try {
     const client = join(folder, "client");
@@ -171,7 +168,7 @@ async function main(): Promise<void> {
         progress(`round ${round + 1} of ${rounds}: ${name}\n`);
       }
     }
-    if (values.json) {
+    if (flags.has("json")) {
       const data = all.map((each) => ({ ...each, runs: Object.fromEntries(each.runs) }));
       return print(`${JSON.stringify(data)}\n`);
     }

@@ -31,7 +31,7 @@ export function absoluteSpec(text: string, registry: Registry, size?: number): s
     ? spec
     : withDefaultOption(spec, "size", String(size));
   if (argument !== "size" || size === undefined) registry.prepare(whole);
-  return withAbsolutePaths(spec, type.options, argument);
+  return withAbsolutePaths(spec, type.options, argument, (each) => absoluteSpec(each, registry));
 }
 
 /** The spec of a filter with absolute paths; one that only the daemon knows stays as it is. */
@@ -50,24 +50,29 @@ function withAbsolutePaths(
   spec: Spec,
   options: OptionSchema<unknown> | null,
   argument: string | undefined,
+  inner: (spec: string) => string = (each) => each,
 ): string {
-  const paths = options === null
-    ? [argument]
-    : describeOptions(options).filter(({ type }) => type === "path").map(({ name }) => name);
+  const types = new Map(
+    options === null
+      ? [[argument, "path"]]
+      : describeOptions(options).map(({ name, type }) => [name, type]),
+  );
   const changes: Change[] = [];
-  if (paths.includes(argument) && spec.argument !== "") {
-    changes.push({ place: spec.argumentPlace, text: spec.argument });
-  }
-  for (const [name, { value, valuePlace }] of spec.options) {
-    if (paths.includes(name) && typeof value === "string" && value !== "") {
-      changes.push({ place: valuePlace, text: value });
+  const change = (name: string | undefined, text: unknown, place: Place): void => {
+    if (typeof text !== "string" || text === "") return;
+    if (types.get(name) === "path") changes.push({ place, text: resolve(text) });
+    // A spec in a spec is text of it: it is written as such once more.
+    if (types.get(name) === "specs") {
+      changes.push({ place, text: text.split(",").map(inner).join(",") });
     }
-  }
+  };
+  change(argument, spec.argument, spec.argumentPlace);
+  for (const [name, { value, valuePlace }] of spec.options) change(name, value, valuePlace);
   // From the last to the first, so that the places of those before stay right.
   changes.sort((a, b) => b.place.start - a.place.start);
   return changes.reduce(
-    (text, { place: { start, end }, text: path }) =>
-      text.slice(0, start) + encodeSpecText(resolve(path)) + text.slice(end),
+    (text, { place: { start, end }, text: part }) =>
+      text.slice(0, start) + encodeSpecText(part) + text.slice(end),
     spec.text,
   );
 }

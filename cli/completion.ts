@@ -64,7 +64,7 @@ complete -F _dmu dmu
 const FILE_ARGUMENTS = ["file", "files", "trace", "in", "out"];
 
 /** What onexit actions begin with. */
-const ACTIONS = ["remove", "snapshot", "flush", "commit", "hook"];
+const ACTIONS = ["remove", "snapshot", "flush", "commit", "gc", "merge", "hook"];
 
 /** The hidden command that completion scripts call: `dmu complete -- WORDS`. */
 export function completeCommand(io: CliIo, program: AnyCommand): AnyCommand {
@@ -121,6 +121,7 @@ function describe(root: RootCommand, each: AnyCommand, typed: Typed, above = "")
       for (const choice of argChoices) add(choice, "");
       if (name === "replay" && argument.name() === "target") completeSpec(add, word);
       if (isLive(argument)) completeLive(add, argument.name(), typed);
+      else if (argument.name() === "bitmap") completeBitmap(add, typed);
       else if (argument.name() === "kind") completeKind(add);
       else if (FILE_ARGUMENTS.includes(argument.name())) completePath(add, word, "");
       else if (argument.name() === "filter") completeFilter(add);
@@ -148,6 +149,11 @@ function completeLive(add: Complete, what: string, { words, live }: Typed): void
   for (const file of live.files.filter((each) => String(each.minor) === minor)) {
     for (const { handle, action } of file.onexit) add(String(handle), printable(action));
   }
+}
+
+/** Names of bitmaps of all targets: which one is meant is typed later. */
+function completeBitmap(add: Complete, { live }: Typed): void {
+  for (const each of new Set(live.bitmaps)) add(each, "");
 }
 
 /** What stands behind the "=" of an option that is being typed. */

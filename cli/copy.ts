@@ -4,9 +4,9 @@
  * @module
  */
 import { measureAllocation } from "../lib/block/allocation.ts";
-import { copyDevice, type CopyReport } from "../lib/block/copy.ts";
+import { type ChangeSource, copyDevice, type CopyReport } from "../lib/block/copy.ts";
 import type { Device } from "../lib/block/device.ts";
-import { hasErrno, toBlockError } from "../lib/block/errors.ts";
+import { BlockError, hasErrno, toBlockError } from "../lib/block/errors.ts";
 import { COPY_DEPTH, COPY_DEPTH_MAX } from "../lib/block/limits.ts";
 import type { Registry } from "../lib/block/registry.ts";
 import { formatDuration, formatRate, formatSize } from "../lib/block/size.ts";
@@ -15,12 +15,14 @@ import { UsageError } from "../lib/block/usage_error.ts";
 import { systemClock } from "../lib/daemon/context.ts";
 import { openDevice } from "../lib/daemon/open_device.ts";
 import { type AnyCommand, collect, command, examples, wholeNumber } from "./command.ts";
+import { CONTROL_OPTION } from "./control.ts";
 import { createOptionsHelp, OPTION_HELP, parseCreateOptions } from "./image/create.ts";
 import { sizeArgument, withImageContext } from "./image/find.ts";
 import { interruptible } from "./interrupt.ts";
 import { type CliIo, cliLog } from "./io.ts";
 import { plural, printJson } from "./output.ts";
 import { startProgress } from "./progress.ts";
+import { withSource } from "./since.ts";
 import { BACKEND_HELP, hasOption, registryWith, sizedLike } from "./setup.ts";
 
 /** Longest look for data in a destination before it is taken for one that has some, in ms. */
@@ -32,6 +34,10 @@ interface Settings {
   readonly depth: number;
   /** What a new image is to be: `name=value`, or nothing. */
   readonly create: readonly string[];
+  /** What has changed; undefined to copy all. */
+  readonly changes: ChangeSource | undefined;
+  /** Keep to whole clusters of the destination: it compresses. */
+  readonly wholeUnits: boolean;
 }
 
 /** The destination opened so that it compresses. Throws UsageError if its kind cannot. */
@@ -93,7 +99,7 @@ async function copyWithProgress(
   destination: Device,
   settings: Settings & { readonly unitBytes: number },
 ): Promise<CopyReport> {
-  const { verify, sparse, depth, unitBytes } = settings;
+  const { verify, sparse, depth, unitBytes, changes } = settings;
   const bars = { copy: startProgress(io, "copy"), verify: startProgress(io, "verify") };
   try {
     return await interruptible(
@@ -107,7 +113,8 @@ async function copyWithProgress(
           sparse,
           depth,
           unitBytes,
-          destinationIsZero: sparse && await isZero(destination),
+          destinationIsZero: sparse && changes === undefined && await isZero(destination),
+          ...(changes === undefined ? {} : { changes }),
           onProgress: ({ phase, bytesDone, bytesTotal }) =>
             bars[phase].update(bytesDone, bytesTotal),
         }),
@@ -119,10 +126,12 @@ async function copyWithProgress(
 }
 
 function printReport(io: CliIo, report: CopyReport): void {
-  const { bytesTotal, bytesWritten, bytesZeroed, bytesSkipped, elapsedUs, verified } = report;
-  const rate = formatRate(elapsedUs > 0 ? bytesTotal / (elapsedUs / 1e6) : 0);
+  const { bytesWritten, bytesZeroed, bytesSkipped, bytesUnchanged, elapsedUs, verified } = report;
+  const bytes = report.bytesTotal - bytesUnchanged;
+  const rate = formatRate(elapsedUs > 0 ? bytes / (elapsedUs / 1e6) : 0);
+  const of = bytesUnchanged > 0 ? ` of ${formatSize(report.bytesTotal)}` : "";
   io.out(
-    `copied ${formatSize(bytesTotal)} in ${formatDuration(elapsedUs / 1000)} (${rate}): ` +
+    `copied ${formatSize(bytes)}${of} in ${formatDuration(elapsedUs / 1000)} (${rate}): ` +
       `${formatSize(bytesWritten)} written, ${formatSize(bytesZeroed + bytesSkipped)} zeroes` +
       `${verified === null ? "" : ", verified"}\n`,
   );
@@ -139,10 +148,20 @@ export function copyCommand(io: CliIo): AnyCommand {
     .description(
       "Copy all of one disk to another; either can be a spec or an NBD URI. A file that is not " +
         "there, or an image, is created with the size of the source. What the destination held is " +
-        "overwritten.",
+        "overwritten. With --since only what has changed is copied: to a destination that has the " +
+        "rest already, or to a new image over one, made with -o backing-file=FILE.",
     )
-    .argument("<source>", "KIND:ARGUMENT?option=value, or an NBD URI")
-    .argument("<destination>", "the same")
+    .argument(
+      "<source>",
+      "KIND:ARGUMENT?option=value, an NBD URI, or target:NAME of the running daemon",
+    )
+    .argument("<destination>", "KIND:ARGUMENT?option=value, or an NBD URI")
+    .option("--since <bitmap>", "copy what this dirty bitmap of the source has, and nothing else")
+    .option(
+      "--advance",
+      "begin a new point: what changes from now on is for the next copy; if this one fails, all is",
+    )
+    .option(...CONTROL_OPTION)
     .option("--verify", "read both afterwards and compare them")
     .option("--no-sparse", "write zeroes instead of leaving holes")
     .option(
@@ -162,25 +181,31 @@ export function copyCommand(io: CliIo): AnyCommand {
         ["Download an export", "dmu copy nbd://server/disk file:disk.img --verify"],
         ["Upload an image", "dmu copy file:disk.img nbd+unix:///disk?socket=nbd.sock"],
         ["Convert, compressed", "dmu copy file:disk.img qcow2:disk.qcow2 --compress"],
+        ["What has changed", "dmu copy --since nightly --advance target:d file:backup.img"],
       ]) + "\n" + createOptionsHelp(),
     )
     .action(async (from, to, options) => {
       const { backend, json, depth, sparse, verify = false, compress = false, o = [] } = options;
+      const { since, advance = false, control } = options;
       const registry = await registryWith(backend);
       const { kinds } = registry;
-      const sourceSpec = parseSpec(from, { kinds });
       const destinationSpec = parseSpec(to, { kinds });
-      registry.prepare(sourceSpec);
       registry.find(destinationSpec);
       const log = cliLog(io);
-      const sides = {
-        registry,
-        log,
-        sourceSpec,
-        destinationSpec: compress ? compressing(registry, destinationSpec) : destinationSpec,
-      };
-      const settings = { verify, sparse, depth, create: o };
-      const report = await copySpecs(io, sides, settings);
+      const report = await withSource(io, from, { since, advance, control }, (source) => {
+        const sourceSpec = parseSpec(source.spec, { kinds });
+        registry.prepare(sourceSpec);
+        const sides = {
+          registry,
+          log,
+          sourceSpec,
+          sourceSize: source.size,
+          destinationSpec: compress ? compressing(registry, destinationSpec) : destinationSpec,
+        };
+        const { changes } = source;
+        const settings = { verify, sparse, depth, create: o, changes, wholeUnits: compress };
+        return copySpecs(io, sides, settings);
+      });
       if (json) return printJson(io, { source: from, destination: to, ...report });
       printReport(io, report);
     });
@@ -190,19 +215,35 @@ interface Sides {
   readonly registry: Registry;
   readonly log: ReturnType<typeof cliLog>;
   readonly sourceSpec: Spec;
+  /** Bytes that the source is known to have; undefined if that is not known. */
+  readonly sourceSize: number | undefined;
   readonly destinationSpec: Spec;
 }
 
 /** Opens both sides, copies, and closes them: the report is given only when all that has succeeded. */
 async function copySpecs(io: CliIo, sides: Sides, settings: Settings): Promise<CopyReport> {
-  const { registry, log, sourceSpec, destinationSpec } = sides;
+  const { registry, log, sourceSpec, sourceSize, destinationSpec } = sides;
+  const { create, changes, wholeUnits } = settings;
   await using source = await openDevice(sourceSpec, { registry, log, readOnly: true });
-  await createDestination(io, registry, destinationSpec, source.device, settings.create);
-  const sized = sizedLike(registry, destinationSpec, source.device.geometry.size);
+  const { size, minimum: block } = source.device.geometry;
+  if (sourceSize !== undefined && sourceSize - sourceSize % block !== size) {
+    throw new BlockError("EAGAIN", `Cannot copy ${sourceSpec.text}: its size has just changed`);
+  }
+  // Changes alone are no disk: what they are changes of has to be there, or below.
+  const mayCreate = changes === undefined || create.some((each) => each.startsWith("backing-file"));
+  if (mayCreate) await createDestination(io, registry, destinationSpec, source.device, create);
+  else if (create.length > 0) {
+    const reason = "with --since a new image needs backing-file=FILE too";
+    throw new UsageError(`Cannot use -o ${create[0]}: ${reason}`, destinationSpec.argumentPlace);
+  }
+  const sized = changes === undefined
+    ? sizedLike(registry, destinationSpec, size)
+    : destinationSpec;
   await using destination = await openDevice(sized, { registry, log, readOnly: false });
   // Images keep whole clusters, and a cluster that is written piece by piece is not compressed.
-  const isImage = registry.find(destinationSpec).image !== undefined;
+  const whole = registry.find(destinationSpec).image !== undefined &&
+    (changes === undefined || wholeUnits);
   const { preferred, minimum } = destination.device.geometry;
-  const unitBytes = isImage ? preferred : minimum;
+  const unitBytes = whole ? preferred : minimum;
   return await copyWithProgress(io, source.device, destination.device, { ...settings, unitBytes });
 }

@@ -16,12 +16,14 @@ const WAIT_MS_MAX = 1_000;
 export interface LiveNames {
   /** Names of targets. */
   readonly targets: readonly string[];
+  /** Names of dirty bitmaps of all targets. */
+  readonly bitmaps: readonly string[];
   /** Open files. */
   readonly files: readonly ShownFile[];
 }
 
 /** Nothing is known. */
-export const NO_NAMES: LiveNames = { targets: [], files: [] };
+export const NO_NAMES: LiveNames = { targets: [], bitmaps: [], files: [] };
 
 /** What the daemon has that the words on the command line, or the environment, name. */
 export async function liveNames(io: CliIo, words: readonly string[]): Promise<LiveNames> {
@@ -48,7 +50,8 @@ async function ask(
   try {
     const [targets, files] = await Promise.all([control.targets(), control.files()]);
     const names = targets.map(({ name }) => name);
-    return { targets: names.filter((name) => targetNameProblem(name) === null), files };
+    const bitmaps = targets.flatMap((target) => target.bitmaps.map(({ name }) => name));
+    return { bitmaps, targets: names.filter((name) => targetNameProblem(name) === null), files };
   } finally {
     await control.close();
   }

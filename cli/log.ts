@@ -9,9 +9,11 @@ import { UsageError } from "../lib/block/usage_error.ts";
 import { type InspectedLog, inspectLog } from "../lib/dirty_log/inspect.ts";
 import { RUNS_MAX } from "../lib/dirty_log/limits.ts";
 import type { RegionRun } from "../lib/dirty_log/region_bitmap.ts";
+import type { ShownLog as LiveLog } from "../lib/daemon/control_client.ts";
 import { systemFiles } from "../lib/sys/file.ts";
 import { columnTable } from "./columns.ts";
 import { type AnyCommand, command, examples } from "./command.ts";
+import { CONTROL_OPTION, withControl } from "./control.ts";
 import type { CliIo } from "./io.ts";
 import { logServeCommand } from "./log_serve.ts";
 import { exactSize, EXIT_FAILED, ExitError, plural, printJson, twoColumns } from "./output.ts";
@@ -66,30 +68,71 @@ const COLUMNS = [
   { title: "DIRTY", right: true },
 ] as const;
 
+/** What stands for the place of a log that is in memory. */
+const IN_MEMORY = "-";
+
+const LIVE_COLUMNS = [
+  { title: "UUID", least: 16 },
+  { title: "STATE" },
+  { title: "REGIONS", right: true },
+  { title: "IN SYNC", right: true },
+  { title: "DIRTY", right: true },
+  { title: "REQUESTS", right: true },
+  { title: "PLACE", least: 12 },
+] as const;
+
+function printLive(io: CliIo, logs: readonly LiveLog[]): void {
+  if (logs.length === 0) return io.out("no logs\n");
+  const rows = logs.map(({ uuid, state, regions, inSync, dirty, requests, place }) => [
+    uuid,
+    state,
+    ...[regions, inSync, dirty, requests].map(String),
+    place ?? IN_MEMORY,
+  ]);
+  io.out(columnTable(LIVE_COLUMNS, rows));
+}
+
+function printPlaces(io: CliIo, places: readonly string[], json: boolean): void {
+  const logs = places.flatMap(pathsIn).map((path) => showLog(path, inspectLog(systemFiles, path)));
+  if (json) return printJson(io, { logs });
+  if (logs.length === 0) return io.out("no logs\n");
+  io.out(columnTable(
+    COLUMNS,
+    logs.map(({ path, state, regions, clean, dirty }) => [
+      path,
+      state,
+      String(regions),
+      String(clean),
+      String(dirty),
+    ]),
+  ));
+}
+
 function lsCommand(io: CliIo): AnyCommand {
   return command("ls", io)
     .summary("list logs")
-    .description("List the logs in files, on block devices, and in all files of folders.")
-    .argument("<place...>", "files, block devices, folders")
+    .description(
+      "List the logs in files, on block devices, and in all files of folders; without a place those " +
+        "that the running daemon (dmu serve --logs) keeps for the kernel.",
+    )
+    .argument("[place...]", "files, block devices, folders")
+    .option(...CONTROL_OPTION)
     .option("--json", "print JSON")
     .option("--verbose", "show stacks of errors")
-    .addHelpText("after", examples([["All logs of a daemon", "dmu log ls /var/lib/dmu/logs"]]))
-    .action((places, { json }) => {
-      const logs = places.flatMap(pathsIn).map((path) =>
-        showLog(path, inspectLog(systemFiles, path))
-      );
-      if (json) return printJson(io, { logs });
-      if (logs.length === 0) return io.out("no logs\n");
-      io.out(columnTable(
-        COLUMNS,
-        logs.map(({ path, state, regions, clean, dirty }) => [
-          path,
-          state,
-          String(regions),
-          String(clean),
-          String(dirty),
-        ]),
-      ));
+    .addHelpText(
+      "after",
+      examples([
+        ["What the daemon keeps", "dmu log ls"],
+        ["All logs of a folder", "dmu log ls /var/lib/dmu/logs"],
+      ]),
+    )
+    .action((places, { control: place, json = false }) => {
+      if (places.length > 0) return printPlaces(io, places, json);
+      return withControl(io, place, async (control) => {
+        const logs = await control.logs();
+        if (json) printJson(io, { logs });
+        else printLive(io, logs);
+      });
     });
 }
 

@@ -11,6 +11,7 @@ import { VERSION } from "./version.ts";
 
 interface ServeOptions {
   readonly state?: string | undefined;
+  readonly trace?: true | undefined;
   readonly json?: true | undefined;
 }
 
@@ -24,7 +25,11 @@ async function serve(io: CliIo, options: ServeOptions): Promise<void> {
     asked.resolve();
   });
   try {
-    const service = await LogService.start({ folder: options.state ?? null, log });
+    const service = await LogService.start({
+      folder: options.state ?? null,
+      traced: options.trace === true,
+      log,
+    });
     try {
       const { folder } = service;
       if (options.json) printJson(io, { ready: true, pid: Deno.pid, version: VERSION, folder });
@@ -50,6 +55,7 @@ export function logServeCommand(io: CliIo): AnyCommand {
         "kernel waits, and goes on with the next one.",
     )
     .option("--state <dir>", "folder for logs that tables call by a name without a slash")
+    .option("--trace", "tell each request, and the error of its answer, on standard error")
     .option("--json", "print the ready line as JSON")
     .option("--verbose", "show debug messages, and stacks of errors")
     .addHelpText(

@@ -96,7 +96,8 @@ function addCommand(io: CliIo): AnyCommand {
     .summary("add an action, print its handle")
     .description(
       "Add an action behind those that an open file has, and print its handle. Actions are: " +
-        "remove TARGET, snapshot TARGET [NAME], flush TARGET, commit TARGET, gc TARGET, hook NAME.",
+        "remove TARGET, snapshot TARGET [NAME], flush TARGET, commit TARGET, gc TARGET, " +
+        "merge TARGET BITMAP, hook NAME.",
     )
     .argument("<minor>", "an open file")
     .argument("<action...>", "what to do")

@@ -6,6 +6,7 @@
  */
 import { styleText } from "node:util";
 import { formatDuration, formatRate, formatSize } from "../lib/block/size.ts";
+import { formatCount } from "../lib/trace/units.ts";
 import type { CliIo } from "./io.ts";
 
 /** Least time between two drawings, in ms. */
@@ -19,7 +20,7 @@ const RATE_MS = 3_000;
 
 /** Draws how far something is. */
 export interface Progress {
-  /** `done` of `total` bytes (or ms) are done. Draws if the last time is long enough ago. */
+  /** `done` of `total` bytes (or ms, or requests) are done. Draws if the last time is long enough ago. */
   update(done: number, total: number): void;
   /** Removes the line. */
   clear(): void;
@@ -49,10 +50,16 @@ class Rate {
   }
 }
 
-/** What is counted: bytes, or milliseconds of something that takes its time. */
-export type ProgressUnit = "bytes" | "ms";
+/** What is counted: bytes, milliseconds of something that takes its time, or requests. */
+export type ProgressUnit = "bytes" | "ms" | "requests";
 
-/** The line for `done` of `total` bytes (or ms), without colour; at most `columns` wide. */
+const WHOLE: Readonly<Record<ProgressUnit, (total: number) => string>> = {
+  bytes: formatSize,
+  ms: formatDuration,
+  requests: (total) => `${formatCount(total)} requests`,
+};
+
+/** The line for `done` of `total` bytes (or ms, or requests), without colour; at most `columns` wide. */
 export function progressLine(
   what: string,
   done: number,
@@ -64,12 +71,16 @@ export function progressLine(
   const share = total === 0 ? 1 : Math.min(1, done / total);
   const filled = Math.round(share * BAR_CELLS);
   const bar = "█".repeat(filled) + "░".repeat(BAR_CELLS - filled);
-  const percent = `${Math.floor(share * 100)}%`.padStart(4);
+  const percent = `${Math.floor(share * 100)}%`.padStart(3);
   const left = bytesPerSecond > 0 ? (total - done) / bytesPerSecond * 1000 : null;
   const eta = left === null ? "" : `, ${formatDuration(Math.max(1000, left))} left`;
-  const rate = unit === "bytes" && bytesPerSecond > 0 ? `, ${formatRate(bytesPerSecond)}` : "";
-  const whole = unit === "bytes" ? formatSize(total) : formatDuration(total);
-  const line = `${what} ${bar}${percent} of ${whole}${rate}${eta}`;
+  const rate = bytesPerSecond <= 0 || unit === "ms"
+    ? ""
+    : unit === "bytes"
+    ? `, ${formatRate(bytesPerSecond)}`
+    : `, ${formatCount(bytesPerSecond)}/s`;
+  const whole = WHOLE[unit](total);
+  const line = `${what} ${bar} ${percent} of ${whole}${rate}${eta}`;
   return line.slice(0, Math.min(columns, COLUMNS_MAX) - 1);
 }
 

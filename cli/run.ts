@@ -6,8 +6,10 @@
  */
 import { admitCommand } from "./admit.ts";
 import { backendsCommand } from "./backends.ts";
+import { bitmapCommand } from "./bitmap.ts";
 import { type AnyCommand, command, runCommand } from "./command.ts";
 import { completeCommand, completionCommand } from "./completion.ts";
+import { benchCommand } from "./bench/mod.ts";
 import { copyCommand } from "./copy.ts";
 import { createCommand } from "./create.ts";
 import { filtersCommand } from "./filters.ts";
@@ -16,6 +18,7 @@ import { infoCommand } from "./info.ts";
 import { type CliIo, OutputClosed } from "./io.ts";
 import { logCommand } from "./log.ts";
 import { lsCommand } from "./ls.ts";
+import { mirrorCommand } from "./mirror.ts";
 import { onexitCommand } from "./onexit.ts";
 import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ExitError, printError } from "./output.ts";
 import { replayCommand } from "./replay/mod.ts";
@@ -52,10 +55,11 @@ const GROUPS = [
     revokeCommand,
     admitCommand,
     onexitCommand,
+    bitmapCommand,
   ]],
-  ["Traces:", [traceCommand, replayCommand]],
+  ["Load and traces:", [benchCommand, traceCommand, replayCommand]],
   ["dm-user:", [simulateCommand, tableCommand]],
-  ["Mirrors:", [logCommand]],
+  ["Mirrors:", [mirrorCommand, logCommand]],
   ["This program:", [completionCommand, versionCommand]],
 ] as const;
 

@@ -41,6 +41,8 @@ interface ServeOptions {
   readonly control?: readonly string[] | undefined;
   readonly xenbus?: readonly string[] | undefined;
   readonly state?: string | undefined;
+  readonly bitmaps?: string | undefined;
+  readonly logs?: string | undefined;
   readonly metrics?: string | undefined;
   readonly filter?: readonly string[] | undefined;
   readonly trace?: readonly string[] | undefined;
@@ -130,9 +132,8 @@ function merge(
     description: "",
     readOnly: false,
   };
-  const steered = [options.control, options.xenbus, options.state].some((each) =>
-    each !== undefined
-  );
+  const { control, xenbus, state, logs } = options;
+  const steered = [control, xenbus, state, logs ?? file.logDir].some((each) => each !== undefined);
   const targets = named.length > 0 || steered ? named : [fallback];
   const endpoints = (options.nbd ?? []).map((text) => parseEndpoint(text));
   return {
@@ -147,6 +148,8 @@ function merge(
     ...(options.default === undefined ? {} : { defaultTarget: options.default }),
     ...driverOf(options),
     ...(options.state === undefined ? {} : { stateDir: options.state }),
+    ...(options.bitmaps === undefined ? {} : { bitmapDir: options.bitmaps }),
+    ...(logs === undefined ? {} : { logDir: logs }),
     ...(options.metrics === undefined ? {} : { metrics: parseMetricsEndpoint(options.metrics) }),
   };
 }
@@ -202,6 +205,7 @@ function readyFacts(daemon: Daemon): Record<string, unknown> {
     default: daemon.defaultTarget,
     control: daemon.control.endpoints.length === 0 ? null : daemon.control.endpoints,
     ...(daemon.control.xenbus.length === 0 ? {} : { xenbus: daemon.control.xenbus }),
+    ...(daemon.logDir === null ? {} : { logs: daemon.logDir }),
     metrics: daemon.metrics,
     targets: [...daemon.targets].map(([name, { config, device, driver }]) => ({
       name,
@@ -251,6 +255,7 @@ function printReady(
   const control = endpoints.length > 0 ? endpoints.join(" ") : without && `none, ${without}`;
   if (control) io.out(`control: ${control}\n`);
   if (xenbus.length > 0) io.out(`xenbus: ${xenbus.join(" ")}\n`);
+  if (daemon.logDir !== null) io.out(`logs: of the kernel, files in ${daemon.logDir}\n`);
   if (daemon.metrics !== null) io.out(`metrics: ${metricsText(daemon.metrics)}\n`);
   const [first] = daemon.endpoints;
   if (first !== undefined && rows.length > 0) {
@@ -381,6 +386,8 @@ export function serveCommand(io: CliIo): AnyCommand {
     )
     .option("--xenbus <path>", "be steered through a xenbus file at PATH (repeatable)", collect)
     .option("--state <dir>", "keep targets that are made at run time over a restart, in DIR")
+    .option("--bitmaps <dir>", "keep dirty bitmaps over a restart, in DIR; else in that of --state")
+    .option("--logs <dir>", "keep dirty-region logs of the kernel's mirrors, files in DIR")
     .option("--metrics <endpoint>", "figures for Prometheus and health: tcp:HOST:PORT or unix:PATH")
     .option("--config <file>", "read targets and endpoints from a TOML file (- for stdin)")
     .option("--default <name>", "the target of clients that name none")

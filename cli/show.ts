@@ -61,6 +61,10 @@ export function targetRows(target: TargetDetails): (readonly [string, string])[]
     rows.push(["ephemeral", `yes${end}`]);
   }
   rows.push(...target.uris.map((each): [string, string] => ["uri", each]));
+  for (const { name, granularity, persistent, frozen } of target.bitmaps) {
+    const words = [persistent ? "persistent" : "transient", ...(frozen ? ["frozen"] : [])];
+    rows.push(["bitmap", `${name}, ${formatSize(granularity)}, ${words.join(", ")}`]);
+  }
   if (target.error !== null) rows.push(["error", target.error]);
   return rows.map(([key, value]) => [key, printable(value)] as const);
 }

@@ -25,7 +25,7 @@ const FOLDERS: readonly {
   { folder: "backends", imports: ["lib/block", "lib/sys"] },
   { folder: "backends/mod.ts", imports: ["backends", "lib/block", "lib/filters"] },
   { folder: "backends/nbd.ts", imports: ["lib/block", "lib/sys", "lib/nbd"] },
-  { folder: "backends/mirror.ts", imports: ["lib/block", "lib/sys", "lib/dirty_log"] },
+  { folder: "backends/mirror", imports: ["lib/block", "lib/sys", "lib/dirty_log"] },
   {
     folder: "backends/s3",
     imports: ["lib/block", "lib/sys", "lib/object_store", "lib/log_disk"],
@@ -47,6 +47,10 @@ const FOLDERS: readonly {
   { folder: "lib/log_disk", imports: ["lib/block", "lib/sys", "lib/object_store"] },
   { folder: "lib/trace", imports: ["lib/block", "lib/stream", "lib/sys"] },
   { folder: "lib/sys", imports: [] },
+  {
+    folder: "lib/bench",
+    imports: ["lib/block", "lib/nbd", "lib/stream", "lib/sys", "lib/testing"],
+  },
   { folder: "lib/testing", imports: ["lib/block", "lib/sys"] },
   { folder: "lib/daemon", imports: ["lib", "backends"] },
   { folder: "tests", imports: [""] },

@@ -9,6 +9,7 @@ import { REPLAY_DEPTH, REPLAY_DEPTH_MAX } from "../../lib/trace/limits.ts";
 import { type AnyCommand, collect, command, examples, parsedBy, wholeNumber } from "../command.ts";
 import { CONTROL_OPTION } from "../control.ts";
 import type { CliIo } from "../io.ts";
+import { REQUEST_TARGET_HELP } from "../request_target.ts";
 import { BACKEND_HELP } from "../setup.ts";
 import { DEVICE_OPTION, FROM_OPTION } from "../trace/options.ts";
 import { crashReplay } from "./crash.ts";
@@ -38,10 +39,7 @@ export function replayCommand(io: CliIo): AnyCommand {
         "disk could hold if the machine had stopped, moment by moment, and check each image.",
     )
     .argument("<trace>", "a trace in any format that is known, - for standard input")
-    .argument(
-      "[target]",
-      "a target of the running daemon, a spec, an NBD URI, or simulated-dm-user:SPEC",
-    )
+    .argument("[target]", REQUEST_TARGET_HELP)
     .option("--speed <speed>", "1x, 10x, 0.5x, or max: without waiting (default 1x)", parseSpeed)
     .option(
       "--depth <n>",

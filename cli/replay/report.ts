@@ -4,7 +4,8 @@
  * @module
  */
 import { formatDuration, formatSize } from "../../lib/block/size.ts";
-import type { Mismatch, Percentiles, ReplayReport } from "../../lib/trace/replay_report.ts";
+import type { Percentiles } from "../../lib/block/statistics.ts";
+import type { Mismatch, ReplayReport } from "../../lib/trace/replay_report.ts";
 import { formatUs } from "../../lib/trace/units.ts";
 import { type Column, columnTable } from "../columns.ts";
 import type { CliIo } from "../io.ts";

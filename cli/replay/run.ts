@@ -13,10 +13,10 @@ import { interruptible } from "../interrupt.ts";
 import type { CliIo } from "../io.ts";
 import { EXIT_FAILED, ExitError, printJson } from "../output.ts";
 import { startProgress } from "../progress.ts";
+import { findRequestTarget, openRequestTarget } from "../request_target.ts";
 import { registryWith } from "../setup.ts";
 import { type InputOptions, readProgress, tellNotes, TraceInput } from "../trace/files.ts";
 import { printReplayReport } from "./report.ts";
-import { openReplayTarget } from "./target.ts";
 
 /** How a trace is to be replayed. */
 export interface ReplayWish extends InputOptions {
@@ -70,7 +70,8 @@ export async function runReplay(
   let source = await input.open();
   const { size: recorded } = source.info;
   const size = recorded === null ? null : Math.max(recorded, Math.ceil(recorded * scale));
-  await using target = await openReplayTarget(io, text, { registry, size, control });
+  const found = await findRequestTarget(io, text, "replay on", registry, control);
+  await using target = await openRequestTarget(io, found, { registry, size });
   let opened = false;
   const open = async (): Promise<TraceSource> => {
     // The first round reads what was opened to look at its size.

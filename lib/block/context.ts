@@ -5,6 +5,7 @@
  * @module
  */
 import type { FileAccess } from "../sys/file_access.ts";
+import type { Opened } from "./types.ts";
 
 /** Time. */
 export interface Clock {
@@ -60,4 +61,9 @@ export interface OpenContext {
    * disk (fdatasync) has to be made off the thread, and `capabilities.synchronous` is false.
    */
   readonly mayBlock: boolean;
+  /**
+   * Opens what another spec says, in the same context, for storage that is made of other storage. The
+   * registry puts it there. Throws UsageError for a wrong spec, BlockError for what cannot be opened.
+   */
+  readonly openSpec?: (text: string) => Promise<Opened>;
 }

@@ -1,5 +1,5 @@
 /**
- * Copying one device to another, sparsely: what the source calls zeroes is not read, what reads as
+ * Copying one device to another, all of it or what has changed, sparsely: what the source calls zeroes is not read, what reads as
  * zeroes is not written but zeroed, or passed over where the destination is zero already. Memory is
  * bounded by depth times piece.
  *
@@ -7,6 +7,7 @@
  */
 import { Buffer } from "node:buffer";
 import { compareDevices, type CompareReport } from "./compare.ts";
+import type { BitmapRun } from "./bitmaps.ts";
 import type { Device } from "./device.ts";
 import { BlockError } from "./errors.ts";
 import {
@@ -40,6 +41,12 @@ export interface CopyProgress {
   readonly bytesTotal: number;
 }
 
+/** Tells what has changed on a source, a dirty bitmap for instance. */
+export interface ChangeSource {
+  /** Runs from `offset` on: at least one, maybe not all of the range, the last one may reach further. */
+  runs(offset: number, length: number): Promise<readonly BitmapRun[]>;
+}
+
 /** How to copy. */
 export interface CopyOptions extends WalkOptions {
   /** Leave and make holes; true if left out. False writes all data and allocates all zeroes. */
@@ -57,7 +64,9 @@ export interface CopyOptions extends WalkOptions {
   readonly unitBytes?: number;
   /** The destination reads as zeroes all over: zeroes need no work. Only if sparse. */
   readonly destinationIsZero?: boolean;
-  /** Compare both afterwards; a difference is an error. */
+  /** Copy what has changed and nothing else, zeroes included; all if left out. */
+  readonly changes?: ChangeSource;
+  /** Compare both afterwards, all of both; a difference is an error. */
   readonly verify?: boolean;
   /** Called after each piece. It must not throw. */
   readonly onProgress?: (progress: CopyProgress) => void;
@@ -75,6 +84,8 @@ export interface CopyReport {
   readonly bytesZeroed: number;
   /** Bytes that are zeroes at the destination without any work. */
   readonly bytesSkipped: number;
+  /** Bytes that were not copied since they have not changed; 0 if all was to be copied. */
+  readonly bytesUnchanged: number;
   /** Bytes of the destination behind the copy: they are as they were. */
   readonly bytesBeyond: number;
   /** µs of the clock, verification not included. */
@@ -116,6 +127,8 @@ class Copy {
   readonly #destination: Device;
   readonly #options: CopyOptions;
   readonly #total: number;
+  /** Bytes that are to be copied; known when the copy begins. */
+  #planned = 0;
   readonly #sparse: boolean;
   readonly #skipZeroes: boolean;
   /** The destination's minimum block. */
@@ -134,42 +147,83 @@ class Copy {
     this.#options = options;
     this.#total = source.geometry.size;
     this.#sparse = sparse;
-    this.#skipZeroes = sparse && (options.destinationIsZero ?? false);
+    // What has changed to zeroes was something else before.
+    this.#skipZeroes = sparse && (options.destinationIsZero ?? false) &&
+      options.changes === undefined;
     this.#block = destination.geometry.minimum;
     this.#unit = Math.max(unitBytes, this.#block);
     this.#zeroBlock = sparse && zeroBlockBytes > 0 ? Math.max(zeroBlockBytes, this.#unit) : 0;
     this.#zeroes = new Uint8Array(this.#zeroBlock);
   }
 
+  /** Bytes that were left out. */
+  get bytesUnchanged(): number {
+    return this.#total - this.#planned;
+  }
+
   async run(): Promise<void> {
+    for await (const [start, end] of this.#ranges()) this.#planned += end - start;
     await inParallel(this.#pieces(), walkSettings(this.#options).depth, async (piece) => {
       if (piece.zero) await this.#zero(piece.offset, piece.length);
       else await this.#copy(piece.offset, piece.length);
       this.#options.onProgress?.({
         phase: "copy",
         bytesDone: this.bytesWritten + this.bytesZeroed + this.bytesSkipped,
-        bytesTotal: this.#total,
+        bytesTotal: this.#planned,
       });
     });
     await submitTo(this.#destination, makeRequest("flush"));
   }
 
-  /** The whole source in pieces that begin and, but for the last one, end with whole blocks of both sides. */
+  /** What data is read and written in whole ones of, but for the end of the source. */
+  get #blocks(): number {
+    return Math.max(this.#source.geometry.minimum, this.#unit);
+  }
+
+  /** The parts of the source that are to be copied, in order, in whole blocks of both sides. */
+  async *#ranges(): AsyncGenerator<readonly [start: number, end: number]> {
+    const { changes } = this.#options;
+    const unit = this.#blocks, total = this.#total;
+    let start = 0, end = changes === undefined ? total : 0;
+    for (let at = end; at < total;) {
+      for (const { length, dirty } of await changes?.runs(at, total - at) ?? []) {
+        const first = at - at % unit;
+        at = Math.min(total, at + length);
+        if (!dirty || at === first) continue;
+        if (first > end || end === 0) {
+          if (end > start) yield [start, end];
+          start = first;
+        }
+        end = Math.min(total, Math.ceil(at / unit) * unit);
+      }
+    }
+    if (end > start) yield [start, end];
+  }
+
+  /** What is to be copied, in pieces that begin and, but for the last one, end with whole blocks. */
   async *#pieces(): AsyncGenerator<Run> {
-    const unit = Math.max(this.#source.geometry.minimum, this.#unit);
-    const chunkBytes = Math.max(walkSettings(this.#options).chunkBytes, unit);
     const turns = new Turns(this.#options);
-    const zeroBytes = this.#destination.features.zero ? COPY_ZERO_BYTES : ZERO_CHUNK_BYTES;
     const cursor = new ExtentCursor(this.#source, this.#total);
-    for (let at = 0; at < this.#total;) {
-      const target = Math.min(this.#total, at - at % chunkBytes + chunkBytes);
+    for await (const [start, end] of this.#ranges()) {
+      for await (const piece of this.#piecesOf(start, end, cursor)) {
+        await turns.next();
+        yield piece;
+      }
+    }
+  }
+
+  async *#piecesOf(from: number, to: number, cursor: ExtentCursor): AsyncGenerator<Run> {
+    const unit = this.#blocks;
+    const chunkBytes = Math.max(walkSettings(this.#options).chunkBytes, unit);
+    const zeroBytes = this.#destination.features.zero ? COPY_ZERO_BYTES : ZERO_CHUNK_BYTES;
+    for (let at = from; at < to;) {
+      const target = Math.min(to, at - at % chunkBytes + chunkBytes);
       const run = await cursor.at(at, target);
-      const stop = at + run.length;
+      const stop = Math.min(to, at + run.length);
       const whole = stop === this.#total ? stop : stop - stop % unit;
       const zero = run.zero && whole > at;
       const end = zero ? whole : Math.min(target, Math.ceil(stop / unit) * unit);
       for (const [start, cut] of cutUp(at, end, zero ? zeroBytes : chunkBytes)) {
-        await turns.next();
         yield { offset: start, length: cut - start, zero };
       }
       at = end;
@@ -310,6 +364,7 @@ export async function copyDevice(
     bytesWritten,
     bytesZeroed,
     bytesSkipped,
+    bytesUnchanged: copy.bytesUnchanged,
     bytesBeyond: destination.geometry.size - bytesTotal,
     elapsedUs,
     verified,

@@ -5,11 +5,19 @@
  *
  * @module
  */
+import type { BitmapRun, DeviceBitmaps } from "./bitmaps.ts";
 import type { Clock, Log } from "./context.ts";
 import { emulate, type Emulated } from "./emulate.ts";
 import { BlockError, hasErrno, toBlockError } from "./errors.ts";
 import { BufferPool } from "./pool.ts";
-import { FLAG_FUA, type Request, type Tap } from "./request.ts";
+import {
+  SLOW_READ_BYTES_PER_US,
+  SLOW_READ_US,
+  SLOW_READ_WEIGHT,
+  SLOW_READS_MAX,
+  SLOW_READS_MIN,
+} from "./limits.ts";
+import { FLAG_FAST_ONLY, FLAG_FUA, type ReplyPipe, type Request, type Tap } from "./request.ts";
 import { Statistics } from "./statistics.ts";
 import type { Backend, Geometry, Maybe } from "./types.ts";
 import { validateGeometry, validateRequest } from "./validate.ts";
@@ -44,9 +52,11 @@ export interface Features {
   readonly cache: boolean;
   /** extents tells holes; where it is not native everything is one allocated extent. */
   readonly extents: boolean;
+  /** Names of the dirty bitmaps that an extents request can ask for. */
+  readonly bitmaps: readonly string[];
   /** The size can be changed. */
   readonly resize: boolean;
-  /** submit returns no promise, except while the size is being changed. */
+  /** submit returns no promise, except while the size is being changed, or a bitmap is written. */
   readonly synchronous: boolean;
 }
 
@@ -65,6 +75,11 @@ export class Device implements AsyncDisposable {
   readonly statistics: Statistics;
   /** Sees every request; null if nobody looks. */
   tap: Tap | null = null;
+  /**
+   * Hear of every change before the storage does; null for none. Set while nothing is in flight: see
+   * `quietly`.
+   */
+  bitmaps: DeviceBitmaps | null = null;
 
   readonly #backend: Backend;
   readonly #emulated: Emulated;
@@ -75,6 +90,8 @@ export class Device implements AsyncDisposable {
   #idleWaiters: (() => void)[] = [];
   #closing: Promise<void> | null = null;
   #hold: Promise<unknown> | null = null;
+  /** Slow reads of late, weighed: see `wantsAhead`. */
+  #slowReads = 0;
 
   /** Takes over `backend`, which it disposes at its own end. Throws EINVAL for an impossible geometry. */
   constructor(backend: Backend, options: DeviceOptions) {
@@ -106,9 +123,30 @@ export class Device implements AsyncDisposable {
       zero: backend.zero !== undefined && !readOnly,
       cache: backend.cache !== undefined,
       extents: backend.extents !== undefined,
+      bitmaps: this.bitmaps?.names ?? NO_NAMES,
       resize: backend.resize !== undefined && !readOnly,
       synchronous: backend.capabilities.synchronous,
     };
+  }
+
+  /** A read may put its data into a pipe. */
+  get pours(): boolean {
+    return this.#backend.pour !== undefined;
+  }
+
+  /**
+   * Reads are slow at present, as they are when no cache has what they ask for, and the storage wants to
+   * know of several ahead: see `willRead`.
+   */
+  get wantsAhead(): boolean {
+    return this.#slowReads > SLOW_READS_MIN && this.#backend.willRead !== undefined;
+  }
+
+  /** A read of this range is going to be submitted, behind others. Never fails; what is no range is ignored. */
+  willRead(offset: number, length: number): void {
+    const { size, maximum } = this.#backend.geometry;
+    if (length < 1 || length > maximum || offset + length > size) return;
+    this.#backend.willRead?.(offset, length);
   }
 
   /** Requests that have entered and are not done. */
@@ -132,10 +170,13 @@ export class Device implements AsyncDisposable {
     const startUs = clock.recent === undefined ? clock.now() : clock.recent();
     const token = this.tap === null ? 0 : this.tap.submitted(request, startUs);
     this.statistics.inFlight += 1;
-    let outcome: Maybe<void>;
+    let marked: Maybe<void>, outcome: Maybe<void>;
     try {
       validateRequest(request, this.geometry);
-      outcome = this.#dispatch(request);
+      marked = this.bitmaps === null ? undefined : this.#mark(this.bitmaps, request);
+      outcome = marked === undefined
+        ? this.#dispatch(request)
+        : marked.then(() => this.#dispatch(request));
     } catch (error) {
       throw this.#failed(request, token, startUs, error);
     }
@@ -143,7 +184,7 @@ export class Device implements AsyncDisposable {
       this.#done(request, token, startUs, null);
       return undefined;
     }
-    return this.#later(request, token, startUs, outcome);
+    return this.#later(request, token, startUs, outcome, marked !== undefined);
   }
 
   /** Resolves when no request is in flight. */
@@ -156,20 +197,28 @@ export class Device implements AsyncDisposable {
    * Changes the size (bytes). What is in flight finishes first; what comes meanwhile waits.
    * Errno: EOPNOTSUPP if the storage cannot, EROFS, EINVAL for a size that does not fit its blocks.
    */
-  async resize(size: number): Promise<void> {
+  resize(size: number): Promise<void> {
+    return this.quietly(() => this.#resizeIdle(size));
+  }
+
+  /**
+   * Runs `work` at a moment at which nothing is in flight: what has entered finishes first, what comes
+   * meanwhile waits. Only `flush` can be used then, which makes durable what was written. Rejects with
+   * what `work` throws.
+   */
+  async quietly<T>(work: (flush: () => Maybe<void>) => Maybe<T>): Promise<T> {
     while (this.#hold !== null) await this.#hold;
-    const held = this.#resizeIdle(size);
-    const settled = held.catch(() => {});
-    this.#hold = settled;
+    const flush = (): Maybe<void> => this.geometry.readOnly ? undefined : this.#backend.flush();
+    const held = this.idle().then(() => work(flush));
+    this.#hold = held.catch(() => {});
     try {
-      await held;
+      return await held;
     } finally {
       this.#hold = null;
     }
   }
 
   async #resizeIdle(size: number): Promise<void> {
-    await this.idle();
     const { geometry } = this;
     if (this.#backend.resize === undefined) {
       throw new BlockError(
@@ -179,6 +228,7 @@ export class Device implements AsyncDisposable {
     }
     if (geometry.readOnly) throw new BlockError("EROFS", `Cannot resize ${this.name}: read-only`);
     validateGeometry({ ...geometry, size }, this.name);
+    this.bitmaps?.checkSize(size);
     try {
       await this.#backend.resize(size);
     } catch (error) {
@@ -187,6 +237,7 @@ export class Device implements AsyncDisposable {
     if (this.#backend.geometry.size !== size) {
       throw new BlockError("EIO", `Cannot resize ${this.name}: the storage kept its size`);
     }
+    await this.bitmaps?.resized(size);
   }
 
   /** Refuses new requests, waits for those in flight, flushes, and disposes the backend. Once. */
@@ -207,11 +258,21 @@ export class Device implements AsyncDisposable {
     }
   }
 
+  /** Notes a change before the storage hears of it, unless the storage is known to refuse it. */
+  #mark(bitmaps: DeviceBitmaps, { operation, offset, length, flags }: Request): Maybe<void> {
+    const backend = this.#backend;
+    const changes = operation === "write" ||
+      (operation === "trim" && backend.trim !== undefined) ||
+      (operation === "zero" && (backend.zero !== undefined || (flags & FLAG_FAST_ONLY) === 0));
+    return changes ? bitmaps.changing(offset, length) : undefined;
+  }
+
   #dispatch(request: Request): Maybe<void> {
     const backend = this.#backend;
     const { offset, length } = request;
     switch (request.operation) {
       case "read":
+        if (request.pipe !== undefined) return pour(backend, request.pipe, request);
         return length <= backend.geometry.maximum
           ? backend.read(request.data, offset)
           : this.#emulated.readSplit(request.data, offset);
@@ -228,19 +289,30 @@ export class Device implements AsyncDisposable {
       case "cache":
         return this.#emulated.cache(offset, length);
       case "extents":
-        return this.#emulated.extents(request);
+        if (request.bitmap === undefined) return this.#emulated.extents(request);
+        request.runs = this.#runs(request.bitmap, offset, length);
+        return undefined;
     }
   }
 
+  #runs(bitmap: string, offset: number, length: number): BitmapRun[] {
+    if (this.bitmaps === null) {
+      throw new BlockError("EINVAL", `Cannot find bitmap ${bitmap}: ${this.name} has none`);
+    }
+    return this.bitmaps.runs(bitmap, offset, length);
+  }
+
+  /** `mayWait`: something else than the storage had a reason to wait. */
   async #later(
     request: Request,
     token: number,
     startUs: number,
     outcome: Promise<void>,
+    mayWait: boolean,
   ): Promise<void> {
     try {
       await outcome;
-      if (this.#backend.capabilities.synchronous) {
+      if (!mayWait && this.#backend.capabilities.synchronous) {
         throw new Error(
           `The backend of ${this.name} says it is synchronous but returned a promise`,
         );
@@ -261,6 +333,7 @@ export class Device implements AsyncDisposable {
     const endUs = this.#clock.now();
     const counters = this.statistics[request.operation];
     counters.record(request.length, endUs - startUs, error !== null);
+    if (request.operation === "read") this.#noteRead(endUs - startUs, request.length);
     if (this.tap !== null && token !== 0) {
       this.tap.completed(token, request, error?.errno ?? null, endUs);
     }
@@ -273,6 +346,14 @@ export class Device implements AsyncDisposable {
     }
   }
 
+  /** Slow reads count for several quick ones: with several ahead only the first of them is slow. */
+  #noteRead(latencyUs: number, length: number): void {
+    const limitUs = SLOW_READ_US + length / SLOW_READ_BYTES_PER_US;
+    if (latencyUs > limitUs) {
+      this.#slowReads = Math.min(SLOW_READS_MAX, this.#slowReads + SLOW_READ_WEIGHT);
+    } else if (this.#slowReads > 0) this.#slowReads -= 1;
+  }
+
   #explain(error: unknown, verb: string): BlockError {
     if (!hasErrno(error)) {
       this.#log.error(`${this.name}: a bug in its storage ended a ${verb}`, error);
@@ -281,4 +362,13 @@ export class Device implements AsyncDisposable {
   }
 }
 
+/** Whoever asks for it knows that the backend can. */
+function pour(backend: Backend, pipe: ReplyPipe, { offset, length }: Request): void {
+  if (backend.pour === undefined || length > backend.geometry.maximum) {
+    throw new BlockError("EOPNOTSUPP", "Cannot read into a pipe: the storage is no file");
+  }
+  backend.pour(pipe, offset, length);
+}
+
 const NOT_FUA = { fua: false } as const;
+const NO_NAMES: readonly string[] = [];

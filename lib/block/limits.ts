@@ -51,3 +51,10 @@ export const COPY_ZERO_BLOCK_BYTES: number = 4 * KIB;
 export const COPY_ZERO_BYTES: number = 256 * MIB;
 /** Time between two looks at the event loop by a copy whose storage never waits, in µs. */
 export const COPY_TURN_US = 30_000;
+/**
+ * A read that takes longer, in µs, has waited for a disk: what a cache gives takes a few µs, and a disk at
+ * least some ten. Long reads have more time, at so many bytes in a µs.
+ */
+export const SLOW_READ_US = 40, SLOW_READ_BYTES_PER_US = 500;
+/** Slow reads are counted up by the weight, others down by one; above the minimum more are to be expected. */
+export const SLOW_READ_WEIGHT = 64, SLOW_READS_MIN = 64, SLOW_READS_MAX = 1_024;

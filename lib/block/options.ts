@@ -51,7 +51,7 @@ function isMade<T>(option: OptionType<T>): option is Schema<T> {
 export interface OptionHelp {
   /** What is written before the equals sign. */
   readonly name: string;
-  /** "size", "flag", "text", "path", "count", "time", "chance", or the choices: "a|b", of a list "a,b". */
+  /** "size", "flag", "text", "path", "count", "time", "chance", "specs", or the choices: "a|b", of a list "a,b". */
   readonly type: string;
   /** One line. */
   readonly summary: string;
@@ -219,6 +219,27 @@ export function listOption<const C extends string>(
     v.check((words) => new Set(words).size === words.length, "must not name anything twice"),
   );
   return finish<readonly C[]>(schema, choices.join(","), rest, (words) => words.join(","));
+}
+
+/**
+ * Specs of other storage: `file:a.img,file:b.img`, with `%2C` for a comma in one and `%3F` for a question
+ * mark that begins its options, or an array of them.
+ */
+export function specsOption(
+  rest: OptionRest<readonly string[]> & { readonly min: number; readonly max: number },
+): OptionType<readonly string[]> {
+  const { min, max } = rest;
+  const message = `must be ${min} to ${max} specs with commas between them`;
+  const schema = v.pipe(
+    v.union([
+      v.pipe(v.string(), v.transform((text) => text.split(","))),
+      v.array(v.string()),
+    ], message),
+    v.array(v.pipe(v.string(), v.nonEmpty(message))),
+    v.minLength(min, message),
+    v.maxLength(max, message),
+  );
+  return finish<readonly string[]>(schema, "specs", rest, (specs) => specs.join(","));
 }
 
 /** Puts options together; a key that is not among them is an error. */

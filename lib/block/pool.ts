@@ -17,6 +17,11 @@ const POISON = 0xdb;
 export interface PooledBuffer {
   /** Exactly as many bytes as were asked for; their content is undefined at first. */
   readonly bytes: Uint8Array<ArrayBuffer>;
+  /**
+   * The part of `bytes` from `start` on, `length` bytes. Making such a view costs as much as reading a page,
+   * so those of small parts are kept with the memory, and given again to whoever asks for the same.
+   */
+  part(start: number, length: number): Uint8Array<ArrayBuffer>;
   /** Gives the buffer back; `bytes` must not be touched afterwards. A second call throws. */
   release(): void;
 }
@@ -99,28 +104,54 @@ function classBytes(index: number): number {
   return 2 ** (shift - 2) * (5 + quarter);
 }
 
+/** Bytes of memory for each of which one view is kept at most. */
+const PART_SHIFT = 10;
+
+/** Memory of a class, and views of its parts. */
+class Memory {
+  readonly whole: Uint8Array<ArrayBuffer>;
+  readonly #parts: Uint8Array<ArrayBuffer>[] = [];
+
+  constructor(bytes: number) {
+    this.whole = new Uint8Array(bytes);
+  }
+
+  part(start: number, length: number): Uint8Array<ArrayBuffer> {
+    const slot = start >>> PART_SHIFT;
+    const kept = this.#parts[slot];
+    if (kept !== undefined && kept.byteOffset === start && kept.length === length) return kept;
+    const part = this.whole.subarray(start, start + length);
+    // An array without gaps is quick.
+    while (this.#parts.length < slot) this.#parts.push(part);
+    this.#parts[slot] = part;
+    return part;
+  }
+}
+
 class Lease implements PooledBuffer {
   readonly bytes: Uint8Array<ArrayBuffer>;
   #pool: BufferPool | null;
-  readonly #whole: Uint8Array<ArrayBuffer>;
-  readonly #put: (whole: Uint8Array<ArrayBuffer>) => void;
+  readonly #memory: Memory;
+  readonly #put: (memory: Memory) => void;
 
-  constructor(
-    pool: BufferPool,
-    whole: Uint8Array<ArrayBuffer>,
-    length: number,
-    put: (whole: Uint8Array<ArrayBuffer>) => void,
-  ) {
+  constructor(pool: BufferPool, memory: Memory, length: number, put: (memory: Memory) => void) {
     this.#pool = pool;
-    this.#whole = whole;
+    this.#memory = memory;
     this.#put = put;
-    this.bytes = whole.subarray(0, length);
+    this.bytes = memory.whole.subarray(0, length);
+  }
+
+  part(start: number, length: number): Uint8Array<ArrayBuffer> {
+    if (start < 0 || length < 0 || start + length > this.bytes.length) {
+      throw new RangeError(`Cannot take ${length} bytes at ${start} of ${this.bytes.length}`);
+    }
+    return this.#memory.part(start, length);
   }
 
   release(): void {
     if (this.#pool === null) throw new Error("Cannot release a buffer: it was released before");
     this.#pool = null;
-    this.#put(this.#whole);
+    this.#put(this.#memory);
   }
 }
 
@@ -138,7 +169,7 @@ class Lease implements PooledBuffer {
  * ```
  */
 export class BufferPool implements PoolFigures {
-  readonly #free: Uint8Array<ArrayBuffer>[][] = [];
+  readonly #free: Memory[][] = [];
   readonly #keptBytesMax: number;
   readonly #plentyBytesMax: number;
   readonly #poison: boolean;
@@ -197,32 +228,34 @@ export class BufferPool implements PoolFigures {
     }
     const index = classOf(length);
     const list = this.#free[index];
-    let whole = list?.pop();
-    if (whole === undefined) whole = new Uint8Array(classBytes(index));
-    else this.#figures[KEPT_BYTES_AT] = this.keptBytes - whole.length;
+    let memory = list?.pop();
+    if (memory === undefined) memory = new Memory(classBytes(index));
+    else this.#figures[KEPT_BYTES_AT] = this.keptBytes - memory.whole.length;
     this.#figures[TAKEN_COUNT_AT] = this.takenCount + 1;
-    this.#figures[TAKEN_BYTES_AT] = this.takenBytes + whole.length;
-    return new Lease(this, whole, length, this.#put);
+    this.#figures[TAKEN_BYTES_AT] = this.takenBytes + memory.whole.length;
+    return new Lease(this, memory, length, this.#put);
   }
 
-  readonly #put = (whole: Uint8Array<ArrayBuffer>): void => {
+  readonly #put = (memory: Memory): void => {
+    const { whole } = memory;
     this.#figures[TAKEN_COUNT_AT] = this.takenCount - 1;
     this.#figures[TAKEN_BYTES_AT] = this.takenBytes - whole.length;
-    this.#keep(whole);
+    this.#keep(memory);
     if (this.#waiting.size === 0 || this.scarce) return;
     const waiting = [...this.#waiting];
     this.#waiting.clear();
     for (const resume of waiting) resume();
   };
 
-  #keep(whole: Uint8Array<ArrayBuffer>): void {
+  #keep(memory: Memory): void {
+    const { whole } = memory;
     if (this.#poison) {
       whole.fill(POISON);
       return;
     }
     if (this.keptBytes + whole.length > this.#keptBytesMax) return;
     const index = classOf(whole.length);
-    (this.#free[index] ??= []).push(whole);
+    (this.#free[index] ??= []).push(memory);
     this.#figures[KEPT_BYTES_AT] = this.keptBytes + whole.length;
   }
 }

@@ -8,7 +8,7 @@ import type { OpenContext } from "./context.ts";
 import { toBlockError } from "./errors.ts";
 import type { ImageTools } from "./image.ts";
 import { isOptionSchema, type OptionSchema, parseOptions } from "./options.ts";
-import { type Spec, splitUri } from "./spec.ts";
+import { parseSpec, type Spec, splitUri } from "./spec.ts";
 import type { Backend, Opened } from "./types.ts";
 import { nearest, type Place, UsageError } from "./usage_error.ts";
 
@@ -228,13 +228,19 @@ export class Registry {
     const options = checkOptions(spec, type);
     const open = async (context: OpenContext): Promise<OpenedSpec> => {
       try {
-        return { opened: await type.open(options, context), spec, type };
+        const openSpec = (text: string): Promise<Opened> => this.#openText(text, context);
+        return { opened: await type.open(options, { ...context, openSpec }), spec, type };
       } catch (error) {
         // Whoever wrote the spec gets the usage error; everything else has an errno from here on.
         throw error instanceof UsageError ? error : toBlockError(error);
       }
     };
     return { spec, type, open };
+  }
+
+  async #openText(text: string, context: OpenContext): Promise<Opened> {
+    const { opened } = await this.open(parseSpec(text, { kinds: this.kinds }), context);
+    return opened;
   }
 
   /** Checks a spec, and that its kind has image tools; opens nothing. Throws UsageError. */

@@ -3,7 +3,12 @@
  *
  * @module
  */
+import type { Pipe } from "../sys/pipe.ts";
+import type { BitmapRun } from "./bitmaps.ts";
 import type { Extent } from "./types.ts";
+
+/** What a long read can be put into in place of memory: see Backend.pour. */
+export type ReplyPipe = Pipe;
 
 /** What a request does. */
 export type Operation = "read" | "write" | "flush" | "trim" | "zero" | "cache" | "extents";
@@ -56,19 +61,26 @@ export interface Request {
   readonly data: Uint8Array;
   /** Where access is checked. */
   readonly gate: Gate;
-  /** The result of an extents request. */
+  /** Read: an empty pipe with room for the data, which go there; `data` is NO_DATA then. */
+  readonly pipe?: ReplyPipe;
+  /** Extents: those of the dirty bitmap of this name are asked for, instead of the storage's. */
+  readonly bitmap?: string;
+  /** The result of an extents request without `bitmap`. */
   extents?: Extent[];
+  /** The result of an extents request with `bitmap`. */
+  runs?: BitmapRun[];
 }
 
-/** Makes a request; what is left out is 0, NO_DATA and OPEN_GATE. */
+/** Makes a request; what is left out is 0, NO_DATA and OPEN_GATE, and no bitmap. */
 export function makeRequest(
   operation: Operation,
   offset = 0,
   length = 0,
-  rest: { flags?: number; data?: Uint8Array; gate?: Gate } = {},
+  rest: { flags?: number; data?: Uint8Array; gate?: Gate; bitmap?: string | undefined } = {},
 ): Request {
-  const { flags = 0, data = NO_DATA, gate = OPEN_GATE } = rest;
-  return { operation, offset, length, flags, data, gate };
+  const { flags = 0, data = NO_DATA, gate = OPEN_GATE, bitmap } = rest;
+  const request = { operation, offset, length, flags, data, gate };
+  return bitmap === undefined ? request : { ...request, bitmap };
 }
 
 /** Sees every request on its way in and out: what tracing uses. It must not throw and must not keep `data`. */

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import type { Pipe } from "../sys/pipe.ts";
 import type { OpenContext } from "./context.ts";
 import type { CollectReport, ImageTools, Progress } from "./image.ts";
 import type { OptionSchema } from "./options.ts";
@@ -73,6 +74,16 @@ export interface Backend extends AsyncDisposable {
   readonly capabilities: Capabilities;
   /** Fills `into` with the bytes at `offset`. */
   read(into: Uint8Array, offset: number): Maybe<void>;
+  /**
+   * Puts `length` bytes from `offset` into an empty pipe that has room for them, at once, as they lie in a
+   * file. What changes them until they are taken from the pipe may show in them.
+   */
+  pour?(pipe: Pipe, offset: number, length: number): void;
+  /**
+   * The range is going to be read at once, behind others: storage that can fetch several ranges at a time
+   * begins with it, and does not wait. It never fails.
+   */
+  willRead?(offset: number, length: number): void;
   /** Stores `from` at `offset`. */
   write(from: Uint8Array, offset: number, options: WriteOptions): Maybe<void>;
   /** Makes durable every write that was completed before this call. */
@@ -104,6 +115,65 @@ export interface SnapshotInfo {
   readonly size: number;
 }
 
+/** Where a leg of a mirror is in its life. */
+export type LegStateName = "in-sync" | "resync" | "failed";
+
+/** A leg of a mirror. */
+export interface LegStatus {
+  /** Its place among the legs, from 1. */
+  readonly leg: number;
+  /** Its spec. */
+  readonly spec: string;
+  /** Has everything, is being copied to, or is not in use. */
+  readonly state: LegStateName;
+  /** Why it is not in use; null if it is. */
+  readonly error: string | null;
+  /** Requests in flight. */
+  readonly inFlight: number;
+  /** Bytes that were read from it. */
+  readonly readBytes: number;
+  /** Bytes that were written to it, copies included. */
+  readonly writtenBytes: number;
+  /** Reads of it that failed. */
+  readonly readErrors: number;
+}
+
+/** How far a mirror is with copying. */
+export interface ResyncStatus {
+  /** Bytes of regions that were copied. */
+  readonly done: number;
+  /** Bytes of regions that were or are to be copied. */
+  readonly total: number;
+  /** Bytes a second so far; 0 before there is a figure. */
+  readonly rate: number;
+  /** Seconds that are left at that rate; null if nobody can tell. */
+  readonly eta_s: number | null;
+  /** Why it does not go on now; null if it does. */
+  readonly waitsFor: string | null;
+}
+
+/** A mirror. */
+export interface MirrorStatus {
+  /** What tells its log from others: 32 hexadecimal digits; null without a log. */
+  readonly id: string | null;
+  /** Where its log is; null if in memory. */
+  readonly log: string | null;
+  /** How often it was written down which legs are in sync. */
+  readonly events: number;
+  /** Bytes of a region. */
+  readonly regionBytes: number;
+  /** Number of regions. */
+  readonly regions: number;
+  /** Regions that all legs in use have. */
+  readonly inSync: number;
+  /** Regions that are marked in the log. */
+  readonly dirty: number;
+  /** Copying, if there is any. */
+  readonly resync: ResyncStatus | null;
+  /** The legs. */
+  readonly legs: readonly LegStatus[];
+}
+
 /**
  * Verbs for an administrator, kept away from the data path (used by CLI and control plane alone). A
  * backend orders them with the I/O that is in flight. An absent method is an absent capability.
@@ -127,6 +197,15 @@ export interface Management {
   commit?(progress?: Progress): Maybe<void>;
   /** Throws away what this layer holds: what is below shows again. */
   reset?(): Maybe<void>;
+  /** The state of a mirror. */
+  mirror?(): MirrorStatus;
+  /**
+   * Takes a leg (from 1) that failed into use again: what it missed is copied to it, or everything if
+   * `full`. Errno: ENOENT, EEXIST if it is in use, and those of opening it.
+   */
+  addLeg?(leg: number, full: boolean): Promise<void>;
+  /** Takes a leg (from 1) out of use, durably. Errno: ENOENT, EBUSY if no other leg is in sync. */
+  dropLeg?(leg: number): Promise<void>;
   /** Acts out a loss of power, as far as this layer simulates one. */
   crash?(): Maybe<void>;
 }

@@ -6,6 +6,7 @@
  */
 import { LimitedBytesTransformStream, toBytes } from "@std/streams";
 import { parse, TomlError } from "smol-toml";
+import { join } from "node:path";
 import * as v from "valibot";
 import { TARGETS_MAX } from "../block/limits.ts";
 import {
@@ -29,6 +30,7 @@ import {
 } from "../block/spec.ts";
 import { UsageError } from "../block/usage_error.ts";
 import type { DataKept } from "../trace/recorder.ts";
+import { type BitmapConfig, checkBitmaps, parseBitmap } from "./bitmap_config.ts";
 import {
   checkControl,
   type ControlConfig,
@@ -53,7 +55,7 @@ import {
   ENDPOINTS_MAX,
   FILTERS_MAX,
 } from "./limits.ts";
-import { DRIVER_DEFAULT, type DriverChoice } from "./driver_choice.ts";
+import { DRIVER_CHOICES, DRIVER_DEFAULT, type DriverChoice } from "./driver_choice.ts";
 import { TomlPlaces } from "./toml_places.ts";
 import { checkTraces, DATA_KEPT, type TraceConfig } from "./trace_config.ts";
 
@@ -71,6 +73,10 @@ export interface TargetConfig {
   readonly readOnly: boolean;
   /** Where its requests are recorded; nowhere if left out. */
   readonly trace?: TraceConfig;
+  /** Dirty bitmaps that it has to have, besides those that it has already; none if left out. */
+  readonly bitmaps?: readonly BitmapConfig[];
+  /** The folder in which its bitmaps outlive the daemon; they cannot if left out. */
+  readonly bitmapFolder?: string;
 }
 
 /** TLS of all endpoints. */
@@ -101,6 +107,10 @@ export interface DaemonConfig {
   readonly control: ControlConfig | null;
   /** The folder of targets that outlive the daemon, or null. */
   readonly stateDir: string | null;
+  /** The folder of dirty bitmaps that outlive the daemon, or null. */
+  readonly bitmapDir: string | null;
+  /** The folder of dirty-region logs for the kernel's mirrors, or null to keep none. */
+  readonly logDir: string | null;
   /** What onexit actions can run. */
   readonly hooks: Hooks;
   /** Where metrics and health are served, or null. */
@@ -116,10 +126,13 @@ interface FileTop {
   readonly default: string | undefined;
   readonly nbd: readonly string[];
   readonly "dm-user-dir": string | undefined;
+  readonly driver: DriverChoice | undefined;
   readonly tls: Readonly<Record<string, unknown>> | undefined;
   readonly limits: Readonly<Record<string, unknown>> | undefined;
   readonly control: Readonly<Record<string, unknown>> | undefined;
   readonly state: string | undefined;
+  readonly bitmaps: string | undefined;
+  readonly logs: string | undefined;
   readonly metrics: string | undefined;
   readonly hook: Readonly<Record<string, unknown>> | undefined;
   readonly target: readonly Readonly<Record<string, unknown>>[];
@@ -137,6 +150,7 @@ interface FileTarget {
   readonly channels: number | undefined;
   readonly trace: string | undefined;
   readonly "trace-data": DataKept | undefined;
+  readonly bitmaps: readonly string[];
 }
 
 function tableOption(summary: string): OptionType<Readonly<Record<string, unknown>> | undefined> {
@@ -155,10 +169,13 @@ const topSchema: OptionSchema<FileTop> = optionSchema<FileTop>({
   default: omittable(textOption({ summary: "target of clients that name none" })),
   nbd: listOption(v.string("must be a list of endpoints, each as text"), "must be a list"),
   "dm-user-dir": omittable(pathOption({ summary: "folder of control devices" })),
+  driver: omittable(choiceOption(DRIVER_CHOICES, { summary: "who moves the bytes of targets" })),
   tls: tableOption("TLS of all endpoints"),
   limits: tableOption("limits of the daemon"),
   control: tableOption("how the daemon is steered"),
   state: omittable(pathOption({ summary: "folder of targets that outlive the daemon" })),
+  bitmaps: omittable(pathOption({ summary: "folder of bitmaps that outlive the daemon" })),
+  logs: omittable(pathOption({ summary: "folder of the kernel's dirty-region logs" })),
   metrics: omittable(textOption({ summary: "where metrics are served" })),
   hook: tableOption("commands that onexit actions run"),
   target: listOption(
@@ -183,6 +200,7 @@ const targetSchema: OptionSchema<FileTarget> = optionSchema<FileTarget>({
   })),
   trace: omittable(pathOption({ summary: "file that its requests are recorded in" })),
   "trace-data": omittable(choiceOption(DATA_KEPT, { summary: "what is recorded of the data" })),
+  bitmaps: listOption(v.string("must be a list of bitmaps, each as text"), "must be a list"),
 });
 
 const tlsSchema: OptionSchema<TlsConfig> = optionSchema<TlsConfig>({
@@ -257,11 +275,12 @@ function readTable<O>(
 export function parseConfig(text: string, context: ConfigContext): ConfigParts {
   const reader: Reader = { context, places: new TomlPlaces(context.path, text) };
   const top = readTable(reader, topSchema, parseToml(reader, text), "", "the configuration");
-  const { tls, limits, control, hook = {}, state, metrics } = top;
+  const { tls, limits, control, hook = {}, state, metrics, bitmaps, logs } = top;
   const folder = top["dm-user-dir"];
   return {
     ...readTargets(reader, top.target),
     ...(folder === undefined ? {} : { dmUserFolder: folder }),
+    ...(top.driver === undefined ? {} : { driver: top.driver }),
     endpoints: top.nbd.map((each) =>
       parseEndpoint(each, reader.places.findItem("nbd", each).origin)
     ),
@@ -272,6 +291,8 @@ export function parseConfig(text: string, context: ConfigContext): ConfigParts {
     }),
     ...(control === undefined ? {} : { control: readControl(reader, control) }),
     ...(state === undefined ? {} : { stateDir: state }),
+    ...(bitmaps === undefined ? {} : { bitmapDir: bitmaps }),
+    ...(logs === undefined ? {} : { logDir: logs }),
     ...(metrics === undefined ? {} : {
       metrics: parseMetricsEndpoint(metrics, reader.places.find("metrics", "value").origin),
     }),
@@ -346,7 +367,13 @@ function readTargets(
     dmUser.push(...readDmUser(reader, found, path));
     const trace = readTrace(reader, found, path);
     const readOnly = found["read-only"];
-    return { name, spec, filters, description, readOnly, ...(trace === null ? {} : { trace }) };
+    const bitmaps = found.bitmaps.map((text) =>
+      parseBitmap(text, reader.places.findItem(`${path}.bitmaps`, text))
+    );
+    return {
+      ...{ name, spec, filters, description, readOnly, bitmaps },
+      ...(trace === null ? {} : { trace }),
+    };
   });
   return { targets, dmUser };
 }
@@ -494,7 +521,8 @@ function chooseDefault(parts: ConfigParts, targets: readonly TargetConfig[]): st
  */
 export function finishConfig(parts: ConfigParts): DaemonConfig {
   const { targets = [], endpoints = [], tls = null, control = null, stateDir = null } = parts;
-  const steered = control !== null || stateDir !== null;
+  const { logDir = null } = parts;
+  const steered = control !== null || stateDir !== null || logDir !== null;
   if (targets.length === 0 && !steered) throw new UsageError("Cannot serve: there is no target");
   if (targets.length > TARGETS_MAX) {
     throw new UsageError(`Cannot serve: there are more than ${TARGETS_MAX} targets`);
@@ -521,7 +549,9 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
   checkEndpoints(endpoints);
   checkTraces(targets);
   if (control !== null) checkControl(control);
-  for (const { name, filters = [] } of targets) {
+  const { bitmapDir = stateDir === null ? null : join(stateDir, "bitmaps") } = parts;
+  for (const { name, filters = [], bitmaps = [] } of targets) {
+    checkBitmaps(name, bitmaps, bitmapDir);
     if (filters.length <= FILTERS_MAX) continue;
     throw new UsageError(`Cannot add target "${name}": it has more than ${FILTERS_MAX} filters`);
   }
@@ -537,6 +567,8 @@ export function finishConfig(parts: ConfigParts): DaemonConfig {
     connectionsMax,
     control,
     stateDir,
+    bitmapDir,
+    logDir,
     hooks,
     metrics,
     driver,

@@ -6,24 +6,29 @@
  * @module
  */
 import { BlockError, errnoText, isErrno } from "../block/errors.ts";
+import type { MirrorStatus } from "../block/types.ts";
 import { nearest } from "../block/usage_error.ts";
 import type { WatchEvent } from "../xenstore/client_events.ts";
 import type { XenstoreOperations } from "../xenstore/client_operations.ts";
 import { XenstoreClient } from "../xenstore/client.ts";
 import { OPERATION } from "../xenstore/constants.ts";
 import { XenstoreError } from "../xenstore/errors.ts";
+import type { BitmapFacts } from "../dirty_log/dirty_bitmap.ts";
+import type { BitmapCommand } from "../dirty_log/target_bitmaps.ts";
 import type { DaemonFacts } from "./control/commands.ts";
 import { readOrNull } from "./control/nodes.ts";
 import { targetPath } from "./control/paths.ts";
 import {
   readFile,
   readFiles,
+  readLogs,
   readNames,
   readState,
   readStatistics,
   readTarget,
   readTargets,
   type ShownFile,
+  type ShownLog,
   type ShownStatistics,
   type ShownTarget,
   TARGET_STATES,
@@ -31,8 +36,10 @@ import {
 } from "./control_nodes.ts";
 import {
   answerOf,
+  bitmapsOf,
   GONE,
   infoOf,
+  mirrorOf,
   numberOf,
   question,
   refused,
@@ -44,7 +51,9 @@ export { type HeldFile, holdOpenFile } from "./control_holder.ts";
 export {
   type CountedOperation,
   type ShownAction,
+  type ShownBitmap,
   type ShownFile,
+  type ShownLog,
   type ShownStatistics,
   type ShownTarget,
   TARGET_STATES,
@@ -54,6 +63,8 @@ export {
 } from "./control_nodes.ts";
 export { targetPath } from "./control/paths.ts";
 export type { DaemonFacts } from "./control/commands.ts";
+export type { BitmapFacts } from "../dirty_log/dirty_bitmap.ts";
+export type { BitmapCommand } from "../dirty_log/target_bitmaps.ts";
 
 /** What a target is to be. */
 export interface TargetWish {
@@ -183,6 +194,11 @@ export class ControlClient implements AsyncDisposable {
     return guarded(() => this.store.snapshot(readFiles));
   }
 
+  /** All dirty-region logs that it keeps for the kernel, at most a second old. */
+  logs(): Promise<ShownLog[]> {
+    return guarded(() => this.store.snapshot(readLogs));
+  }
+
   /** An open file. Errno: EBADF if there is none of that number. */
   file(minor: number): Promise<ShownFile> {
     return guarded(async () => {
@@ -299,6 +315,32 @@ export class ControlClient implements AsyncDisposable {
   ): Promise<void> {
     const { fire = false } = options;
     return this.#ask("onexit-remove", { minor, handle, fire }, () => {});
+  }
+
+  /** The state of a mirror. Errno: ENOENT, EOPNOTSUPP for a target that is none. */
+  mirror(target: string): Promise<MirrorStatus> {
+    return this.#ask("mirror-show", { target }, mirrorOf);
+  }
+
+  /**
+   * Takes a leg (from 1) that failed into use again; all of it is copied if `full`, else what it missed.
+   * Errno: ENOENT, EEXIST if it is in use, EOPNOTSUPP, and those of opening it.
+   */
+  addLeg(target: string, leg: number, full = false): Promise<void> {
+    return this.#ask("mirror-add", { target, leg, full }, () => {});
+  }
+
+  /** Takes a leg (from 1) out of use. Errno: ENOENT, EBUSY if no other one is in sync, EOPNOTSUPP. */
+  dropLeg(target: string, leg: number): Promise<void> {
+    return this.#ask("mirror-drop", { target, leg }, () => {});
+  }
+
+  /**
+   * Does something to the dirty bitmaps of a target and gives those that there are then. Errno: ENOENT
+   * for an unknown target, and those of TargetBitmaps.run.
+   */
+  bitmap(target: string, command: BitmapCommand): Promise<BitmapFacts[]> {
+    return this.#ask("bitmap", { target, ...command }, bitmapsOf);
   }
 
   /**

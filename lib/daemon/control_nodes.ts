@@ -8,8 +8,10 @@
 import type { XenstoreOperations } from "../xenstore/client_operations.ts";
 import { listOrEmpty, readOrNull } from "./control/nodes.ts";
 import {
+  bitmapOfNodeName,
   filePath,
   FILES_PATH,
+  LOGS_PATH,
   targetOfNodeName,
   targetPath,
   TARGETS_PATH,
@@ -97,6 +99,20 @@ export interface ShownTarget {
   readonly onexit: number | null;
   /** The text of the last failure, or null. */
   readonly error: string | null;
+  /** Its dirty bitmaps, in the order of their names. */
+  readonly bitmaps: readonly ShownBitmap[];
+}
+
+/** A dirty bitmap as the tree shows it. */
+export interface ShownBitmap {
+  /** Its name. */
+  readonly name: string;
+  /** Bytes of a region. */
+  readonly granularity: number;
+  /** It outlives the daemon. */
+  readonly persistent: boolean;
+  /** A point of it is frozen. */
+  readonly frozen: boolean;
 }
 
 /** An onexit action of an open file. */
@@ -190,11 +206,12 @@ export async function readTarget(
 ): Promise<ShownTarget | null> {
   const path = targetPath(name);
   if (await readOrNull(store, path) === null) return null;
-  const [text, filters, endpoints, uris] = await Promise.all([
+  const [text, filters, endpoints, uris, bitmaps] = await Promise.all([
     readTexts(store, path, TARGET_TEXTS),
     readList(store, `${path}/filters`),
     readList(store, `${path}/endpoints`),
     readList(store, `${path}/uris`),
+    readBitmaps(store, `${path}/bitmap`),
   ]);
   return {
     name,
@@ -210,7 +227,22 @@ export async function readTarget(
     ephemeral: text("ephemeral") === "1" || text("onexit") !== null,
     onexit: numberIn(text("onexit")),
     error: text("error"),
+    bitmaps,
   };
+}
+
+async function readBitmaps(store: XenstoreOperations, path: string): Promise<ShownBitmap[]> {
+  const nodes = (await listOrEmpty(store, path)).sort();
+  return await Promise.all(nodes.map(async (node) => {
+    const keys = ["granularity", "persistent", "frozen"] as const;
+    const text = await readTexts(store, `${path}/${node}`, keys);
+    return {
+      name: bitmapOfNodeName(node),
+      granularity: numberIn(text("granularity")) ?? 0,
+      persistent: text("persistent") === "1",
+      frozen: text("frozen") === "1",
+    };
+  }));
 }
 
 /** Reads all targets, in the order of their names. */
@@ -291,4 +323,69 @@ export async function readFiles(store: XenstoreOperations): Promise<ShownFile[]>
     .filter((each) => each !== null).sort((a, b) => a - b);
   const files = await Promise.all(minors.map((each) => readFile(store, each)));
   return files.filter((each) => each !== null);
+}
+
+/** A dirty-region log of a mirror of the kernel, as the tree shows it. */
+export interface ShownLog {
+  /** The name that the mirror's table gives. */
+  readonly uuid: string;
+  /** The type as its table has it. */
+  readonly type: string;
+  /** Numbers of the device or path of the file that it is kept in; null if it is in memory. */
+  readonly place: string | null;
+  /** pending, active, halted, suspended, or waiting for its medium. */
+  readonly state: string;
+  /** Regions of the mirror. */
+  readonly regions: number;
+  /** Bytes of a region. */
+  readonly regionSize: number;
+  /** Regions that all legs have. */
+  readonly inSync: number;
+  /** Regions that may differ. */
+  readonly dirty: number;
+  /** Tables of the kernel that use it: two while one is swapped. */
+  readonly clients: number;
+  /** Requests that were answered. */
+  readonly requests: number;
+  /** Of these, answered with an error. */
+  readonly errors: number;
+}
+
+const LOG_TEXTS = [
+  "uuid",
+  "type",
+  "place",
+  "state",
+  "regions",
+  "region-size",
+  "in-sync",
+  "dirty",
+  "clients",
+  "requests",
+  "errors",
+] as const;
+
+/** Reads all dirty-region logs, in the order of the names of their nodes. */
+export async function readLogs(store: XenstoreOperations): Promise<ShownLog[]> {
+  const names = (await listOrEmpty(store, LOGS_PATH)).sort();
+  const logs = await Promise.all(names.map(async (name) => {
+    const text = await readTexts(store, `${LOGS_PATH}/${name}`, LOG_TEXTS);
+    const uuid = text("uuid");
+    if (uuid === null) return null; // gone a moment later
+    const number = (key: typeof LOG_TEXTS[number]): number => numberIn(text(key)) ?? 0;
+    return {
+      uuid,
+      type: text("type") ?? "",
+      place: text("place"),
+      state: text("state") ?? "",
+      regions: number("regions"),
+      regionSize: number("region-size"),
+      inSync: number("in-sync"),
+      dirty: number("dirty"),
+      clients: number("clients"),
+      requests: number("requests"),
+      errors: number("errors"),
+    };
+  }));
+  return logs.filter((each) => each !== null);
 }

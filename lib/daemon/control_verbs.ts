@@ -4,7 +4,10 @@
  *
  * @module
  */
+import * as v from "valibot";
 import { BlockError, errnoText, isErrno, toBlockError } from "../block/errors.ts";
+import type { BitmapFacts } from "../dirty_log/dirty_bitmap.ts";
+import type { MirrorStatus } from "../block/types.ts";
 import type { DaemonFacts } from "./control/commands.ts";
 import { DAEMON_COMMAND } from "../xenstore/constants.ts";
 
@@ -81,6 +84,57 @@ export function infoOf(answer: Answer): DaemonFacts {
     hooks: textsOf(answer, "hooks"),
     defaultTarget: textOrNull(answer, "defaultTarget"),
   };
+}
+
+function isFacts(value: unknown): value is BitmapFacts {
+  if (typeof value !== "object" || value === null) return false;
+  const get = (key: string): unknown => Reflect.get(value, key);
+  return typeof get("name") === "string" &&
+    ["persistent", "frozen"].every((key) => typeof get(key) === "boolean") &&
+    ["granularity", "dirtyBytes", "newBytes"].every((key) => typeof get(key) === "number");
+}
+
+/** The answer to `bitmap`. Throws BlockError EPROTO. */
+export function bitmapsOf(answer: Answer): BitmapFacts[] {
+  const value = answer["bitmaps"];
+  if (Array.isArray(value) && value.every(isFacts)) return value;
+  throw strange('no list "bitmaps"');
+}
+
+const count = v.number(), textOrNone = v.nullable(v.string());
+
+const mirrorSchema = v.object({
+  id: textOrNone,
+  log: textOrNone,
+  events: count,
+  regionBytes: count,
+  regions: count,
+  inSync: count,
+  dirty: count,
+  resync: v.nullable(v.object({
+    done: count,
+    total: count,
+    rate: count,
+    eta_s: v.nullable(count),
+    waitsFor: textOrNone,
+  })),
+  legs: v.array(v.object({
+    leg: count,
+    spec: v.string(),
+    state: v.picklist(["in-sync", "resync", "failed"]),
+    error: textOrNone,
+    inFlight: count,
+    readBytes: count,
+    writtenBytes: count,
+    readErrors: count,
+  })),
+});
+
+/** The answer to `mirror-show`. */
+export function mirrorOf(answer: Answer): MirrorStatus {
+  const result = v.safeParse(mirrorSchema, answer);
+  if (result.success) return result.output;
+  throw strange("no mirror");
 }
 
 /** The daemon has gone in the middle of something. */

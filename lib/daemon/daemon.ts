@@ -27,6 +27,7 @@ import {
   type WayIn,
 } from "./connections.ts";
 import { systemClock } from "./context.ts";
+import { LogService } from "./dirty_log.ts";
 import { ControlPlane, type ServiceListener } from "./control/plane.ts";
 import { StateStore } from "./control/state_store.ts";
 import { type ChannelAccess, type ChannelWay, DmUserDevice } from "./dm_user.ts";
@@ -96,6 +97,8 @@ export interface Daemon {
   readonly dmUser: readonly DaemonDmUser[];
   /** How it can be steered. */
   readonly control: DaemonControl;
+  /** The folder of the dirty-region logs that it keeps for the kernel, or null. */
+  readonly logDir: string | null;
   /** Where its metrics are served, an http URL or "unix:PATH", or null. */
   readonly metrics: string | null;
   /** Every way into its targets: who uses what, to look at and to revoke. */
@@ -140,6 +143,7 @@ class RunningDaemon implements Daemon {
   #connections: Connections | null = null;
   #state: StateStore | null = null;
   #plane: ControlPlane | null = null;
+  #logs: LogService | null = null;
   readonly #observation: Observation;
   #dmUserDevices: readonly DmUserDevice[] = [];
   #dmUserDone = false;
@@ -160,6 +164,7 @@ class RunningDaemon implements Daemon {
       files: this.files,
       tls: config.tls !== null,
       defaultTarget: config.defaultTarget,
+      bitmapFolder: config.bitmapDir,
       driving: {
         driver: config.driver,
         plugins,
@@ -185,6 +190,10 @@ class RunningDaemon implements Daemon {
     return this.#observation.address;
   }
 
+  get logDir(): string | null {
+    return this.#logs?.folder ?? null;
+  }
+
   get targets(): ReadonlyMap<string, Target> {
     return this.#targets.open;
   }
@@ -206,6 +215,7 @@ class RunningDaemon implements Daemon {
     const { targets, endpoints, tls: tlsConfig, control, stateDir, metrics } = this.#config;
     await this.#observation.start(metrics);
     if (stateDir !== null) this.#state = new StateStore(stateDir);
+    await this.#startLogs();
     const steered = control !== null || stateDir !== null;
     const tls = tlsConfig === null ? null : await loadTls(tlsConfig);
     for (const target of targets) await this.#targets.add(target);
@@ -217,6 +227,19 @@ class RunningDaemon implements Daemon {
     if (steered) await this.#startControl();
     this.#serveDmUser();
     this.#observation.enter("serving");
+  }
+
+  /** Keeps logs for the kernel. */
+  async #startLogs(): Promise<void> {
+    const { logDir } = this.#config, { log, onFailure } = this.#options;
+    if (logDir === null) return;
+    const service = await LogService.start({ folder: logDir, traced: false, log });
+    this.#logs = service;
+    service.ended.catch((error: Error) => {
+      log.error(error.message, error);
+      this.#observation.enter("failed");
+      onFailure?.(error);
+    });
   }
 
   /** Serves NBD. */
@@ -260,6 +283,7 @@ class RunningDaemon implements Daemon {
     const sockets = control?.sockets ?? [];
     const labels = sockets.map(formatEndpoint);
     const { registry, log, version = "" } = this.#options;
+    const service = this.#logs;
     this.#plane = await ControlPlane.start({
       targets: this.#targets,
       files: this.files,
@@ -279,6 +303,7 @@ class RunningDaemon implements Daemon {
         hooks: [...hooks.keys()],
         defaultTarget,
       }),
+      ...(service === null ? {} : { logs: () => service.facts() }),
       startService: async (listener) => {
         const service = await this.#startService(listener);
         const endpoints = this.control.problem === null ? labels : [];
@@ -365,7 +390,7 @@ class RunningDaemon implements Daemon {
     );
     if (shut || this.#dmUserDone || !devices.every(({ end }) => end !== null)) return;
     // Whoever has asked for a control plane may bring more to serve.
-    const awaited = stateDir !== null || control?.ifFree === false;
+    const awaited = stateDir !== null || this.#logs !== null || control?.ifFree === false;
     if (this.#stopped !== null || this.#listeners.length > 0 || awaited) return;
     this.#dmUserDone = true;
     if (!devices.some(({ end }) => end === "lost")) return onDone?.();
@@ -392,6 +417,7 @@ class RunningDaemon implements Daemon {
     await this.files.stop();
     const failures = await this.#targets.stop();
     await this.#plane?.stop();
+    await this.#logs?.stop();
     this.#state?.[Symbol.dispose]();
     for (const reason of failures) this.#options.log.error(reason);
     if (failures.length > 0) {

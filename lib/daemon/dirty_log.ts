@@ -8,9 +8,10 @@
 import type { Log } from "../block/context.ts";
 import { BlockError } from "../block/errors.ts";
 import { CONNECTOR_GROUP } from "../dirty_log/constants.ts";
+import { describeMessage, type LogMessage } from "../dirty_log/message.ts";
 import { listenForLogs, NetlinkLoop } from "../dirty_log/netlink_loop.ts";
 import { OpenPlaces } from "../dirty_log/places.ts";
-import { type LogCounts, LogSession } from "../dirty_log/session.ts";
+import { type LogCounts, type LogFacts, LogSession } from "../dirty_log/session.ts";
 import { postAndWake, WakeCounter } from "../driver/wake.ts";
 import { systemFiles } from "../sys/file.ts";
 import { closeEvent, openEvent } from "../sys/poll.ts";
@@ -30,6 +31,8 @@ const NETLINK_CONNECTOR = 11;
 export interface LogServiceOptions {
   /** Folder for logs that tables call by a name without a slash; null if there is to be none. */
   readonly folder: string | null;
+  /** Tell each request, and how it was answered, as a message. */
+  readonly traced: boolean;
   /** Messages for a human. */
   readonly log: Log;
 }
@@ -39,13 +42,15 @@ interface Start {
   readonly fd: number;
   readonly wakeFd: number;
   readonly folder: string | null;
+  readonly traced: boolean;
 }
 
-type ToThread = Start | { readonly kind: "stop" };
+type ToThread = Start | { readonly kind: "look" } | { readonly kind: "stop" };
 
 type FromThread =
   | { readonly kind: "started" }
   | { readonly kind: "log"; readonly level: keyof Log; readonly text: string }
+  | { readonly kind: "facts"; readonly facts: readonly LogFacts[] }
   | { readonly kind: "stopped"; readonly counts: LogCounts };
 
 function readProc(path: string): string {
@@ -90,6 +95,8 @@ export class LogService implements AsyncDisposable {
   readonly #fd: number;
   readonly #wakeFd = openEvent();
   readonly #ended = Promise.withResolvers<void>();
+  /** Those who have asked for facts, in the order in which they are answered. */
+  readonly #lookers: PromiseWithResolvers<readonly LogFacts[]>[] = [];
   #stopping: Promise<void> | null = null;
   #counts: LogCounts = { requests: 0, errors: 0, foreign: 0 };
 
@@ -113,19 +120,23 @@ export class LogService implements AsyncDisposable {
   }
 
   private constructor(
-    { folder, log }: LogServiceOptions,
+    { folder, traced, log }: LogServiceOptions,
     fd: number,
     started: PromiseWithResolvers<void>,
   ) {
     this.folder = folder;
     this.#fd = fd;
     this.ended = this.#ended.promise;
-    this.ended.catch(() => {}); // who does not look at it need not know
+    const nothing = (): void => {
+      for (const { resolve } of this.#lookers.splice(0)) resolve([]);
+    };
+    this.ended.then(nothing, nothing); // who does not look at it need not know
     this.#worker = new Worker(import.meta.url, { type: "module", name: THREAD_NAME });
     this.#worker.addEventListener("message", (event: MessageEvent) => {
       const message: FromThread = event.data;
       if (message.kind === "started") started.resolve();
       else if (message.kind === "log") log[message.level](message.text);
+      else if (message.kind === "facts") this.#lookers.shift()?.resolve(message.facts);
       else {
         this.#counts = message.counts;
         this.#ended.resolve();
@@ -137,13 +148,23 @@ export class LogService implements AsyncDisposable {
       started.reject(error);
       this.#ended.reject(error);
     });
-    const start: Start = { kind: "start", fd, wakeFd: this.#wakeFd, folder };
+    const start: Start = { kind: "start", fd, wakeFd: this.#wakeFd, folder, traced };
     this.#worker.postMessage(start);
   }
 
   /** What was done, once it has ended. */
   get counts(): LogCounts {
     return this.#counts;
+  }
+
+  /** What there is to say of each log; nothing once it has ended. */
+  async facts(): Promise<readonly LogFacts[]> {
+    if (this.#stopping !== null) return [];
+    const looker = Promise.withResolvers<readonly LogFacts[]>();
+    this.#lookers.push(looker);
+    const message: ToThread = { kind: "look" };
+    postAndWake(this.#worker, this.#wakeFd, message);
+    return await looker.promise;
   }
 
   /** Makes all logs durable and ends. The kernel waits for the next daemon. Rejects as `ended` does. */
@@ -178,6 +199,7 @@ class LogThread {
   readonly #scope: WorkerScope;
   readonly #counter = new WakeCounter();
   #stopping = false;
+  #session: LogSession | null = null;
 
   constructor(scope: WorkerScope) {
     this.#scope = scope;
@@ -190,14 +212,23 @@ class LogThread {
       this.#run(message).catch((error: unknown) => reportError(error));
       return;
     }
-    this.#stopping = true;
+    if (message.kind === "stop") this.#stopping = true;
+    else this.#tell({ kind: "facts", facts: this.#session?.facts() ?? [] });
     this.#counter.heard();
   }
 
-  async #run({ fd, wakeFd, folder }: Start): Promise<void> {
+  async #run({ fd, wakeFd, folder, traced }: Start): Promise<void> {
     const log = this.#log();
     const places = new OpenPlaces(systemFiles, systemPlaces(folder));
-    const session = new LogSession({ places, log, now_us: () => systemClock.now() });
+    const answered = (message: LogMessage, errno: number): void =>
+      log.info(describeMessage({ ...message, error: -errno }));
+    const session = new LogSession({
+      places,
+      log,
+      now_us: () => systemClock.now(),
+      ...(traced ? { answered } : {}),
+    });
+    this.#session = session;
     const loop = new NetlinkLoop({ fd, wakeFd, session, log });
     try {
       this.#tell({ kind: "started" });

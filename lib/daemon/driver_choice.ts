@@ -12,7 +12,7 @@ export type DriverChoice = DriverName | "auto";
 export const DRIVER_CHOICES: readonly DriverChoice[] = ["auto", "streams", "blocking"];
 
 /** The driver of targets of which nobody has said anything. */
-export const DRIVER_DEFAULT: DriverChoice = "streams";
+export const DRIVER_DEFAULT: DriverChoice = "auto";
 
 /** True if `text` is one of DRIVER_CHOICES. */
 export function isDriverChoice(text: string): text is DriverChoice {

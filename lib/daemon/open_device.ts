@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Log } from "../block/context.ts";
+import type { Clock, Log } from "../block/context.ts";
 import { Device } from "../block/device.ts";
 import { toBlockError } from "../block/errors.ts";
 import type { Registry } from "../block/registry.ts";
@@ -26,6 +26,8 @@ export interface OpenDeviceOptions {
   readonly flushAtEnd?: boolean;
   /** Gives up waiting when it aborts. */
   readonly signal?: AbortSignal;
+  /** Time; that of `systemClock` if left out. */
+  readonly clock?: Clock;
 }
 
 /** An open device. */
@@ -48,7 +50,11 @@ export async function openDevice(spec: Spec, options: OpenDeviceOptions): Promis
   const signal = options.signal === undefined
     ? teardown.signal
     : AbortSignal.any([teardown.signal, options.signal]);
-  const context = systemContext({ log, readOnly, mayBlock, signal });
+  const { clock: ownClock } = options;
+  const context = systemContext({
+    ...{ log, readOnly, mayBlock, signal },
+    ...(ownClock === undefined ? {} : { clock: ownClock }),
+  });
   const { opened } = await prepared.open(context);
   let device: Device;
   try {

@@ -3,13 +3,17 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
 import { Device } from "../block/device.ts";
 import { BlockError, toBlockError } from "../block/errors.ts";
 import type { BufferPool, PoolFigures } from "../block/pool.ts";
 import type { Registry } from "../block/registry.ts";
-import type { Management, Opened } from "../block/types.ts";
+import type { Management, Maybe, Opened } from "../block/types.ts";
 import type { Statistics } from "../block/statistics.ts";
+import type { BitmapFacts } from "../dirty_log/dirty_bitmap.ts";
+import { type BitmapCommand, TargetBitmaps } from "../dirty_log/target_bitmaps.ts";
 import { type ExportInfo, exportInfoOf } from "../nbd/export_info.ts";
+import { bitmapFolder } from "./bitmap_folder.ts";
 import type { TargetConfig } from "./config.ts";
 import { systemContext } from "./context.ts";
 import type { Clock, OpenContext } from "../block/context.ts";
@@ -36,6 +40,10 @@ export interface Target {
   readonly buffers: PoolFigures | null;
   /** Verbs for an administrator, if the storage has any. */
   readonly management: Management | null;
+  /** Its dirty bitmaps; how much is marked is as of the last `bitmap` if its home is another thread. */
+  readonly bitmaps: readonly BitmapFacts[];
+  /** Does something to its dirty bitmaps; see TargetBitmaps.run. */
+  bitmap(command: BitmapCommand): Promise<BitmapFacts[]>;
   /** What NBD clients see of it, as of now. */
   exportInfo(): ExportInfo;
   /** Finishes what is in flight, flushes and closes the storage. Throws BlockError if that fails. */
@@ -100,13 +108,20 @@ export async function openTarget(
     pool,
     ...(statistics === undefined ? {} : { statistics }),
   });
+  const bitmaps = await bitmapsOf(config, device, context);
   const recorder = await recorderOf(config, device, context);
   return {
     config,
     driver: mayBlock ? "blocking" : "streams",
     device,
     buffers: null,
-    management: opened.management ?? null,
+    management: opened.management === undefined
+      ? null
+      : marking(opened.management, device, bitmaps),
+    get bitmaps() {
+      return bitmaps.facts;
+    },
+    bitmap: (command) => bitmaps.run(command),
     exportInfo: () => exportInfoOf(device, config),
     close: async (): Promise<void> => {
       try {
@@ -114,11 +129,64 @@ export async function openTarget(
       } catch (error) {
         throw toBlockError(error);
       } finally {
+        bitmaps.close();
         await endTrace(recorder, log);
         teardown.abort(new BlockError("ESHUTDOWN", `${config.name} is closed`));
       }
     },
   };
+}
+
+/** Which storage a target is about, as 32 bytes: what a bitmap says of another one means nothing. */
+function identityOf({ spec, filters = [] }: TargetConfig): Uint8Array {
+  const layers = [spec, ...filters].map(({ text }) => text);
+  return createHash("sha256").update(JSON.stringify(layers)).digest();
+}
+
+/** Takes up the bitmaps of a target, and makes those that it has to have. Closes the device if that fails. */
+async function bitmapsOf(
+  config: TargetConfig,
+  device: Device,
+  { files, log, mayBlock }: OpenContext,
+): Promise<TargetBitmaps> {
+  const { name: target, bitmapFolder: top, bitmaps: wanted = [] } = config;
+  const folder = top === undefined ? null : bitmapFolder(top, target, files);
+  const identity = identityOf(config);
+  const bitmaps = new TargetBitmaps({ device, folder, identity, mayBlock, log });
+  try {
+    bitmaps.load();
+    for (const each of wanted) {
+      if (bitmaps.names.includes(each.name)) continue;
+      // Nobody knows what has changed before: a backup that relies on it copies all.
+      await bitmaps.run({ action: "add", ...each, persistent: true, marked: true });
+    }
+  } catch (error) {
+    bitmaps.close();
+    await device[Symbol.asyncDispose]();
+    const { errno, message } = toBlockError(error);
+    throw new BlockError(errno, `Cannot open target ${target}: ${message}`, { cause: error });
+  }
+  device.bitmaps = bitmaps;
+  return bitmaps;
+}
+
+/** The same verbs; of those that change data past the Device bitmaps hear: all counts as changed. */
+function marking(management: Management, device: Device, bitmaps: TargetBitmaps): Management {
+  const marked: { -readonly [V in keyof Management]: Management[V] } = { ...management };
+  const around = async (verb: () => Maybe<void>): Promise<void> => {
+    if (bitmaps.names.length === 0) return await verb();
+    await device.quietly(async () => {
+      await bitmaps.markAll();
+      await verb();
+    });
+  };
+  const { applySnapshot, reset, crash } = management;
+  if (applySnapshot !== undefined) {
+    marked.applySnapshot = (name) => around(() => applySnapshot.call(management, name));
+  }
+  if (reset !== undefined) marked.reset = () => around(() => reset.call(management));
+  if (crash !== undefined) marked.crash = () => around(() => crash.call(management));
+  return marked;
 }
 
 /** Begins the trace of a target, if it is to have one. Closes the device if that fails. */

@@ -10,12 +10,13 @@ import { BufferPool } from "../block/pool.ts";
 import { makeRequest } from "../block/request.ts";
 import { Statistics } from "../block/statistics.ts";
 import type { Management } from "../block/types.ts";
-import { TURN_BATCH_BYTES } from "../driver/limits.ts";
+import { PIPE_BYTES, PIPES_MAX, TURN_BATCH_BYTES } from "../driver/limits.ts";
 import { SessionLoop } from "../driver/session_loop.ts";
 import { threadLog } from "../driver/thread_log.ts";
 import { WakeCounter } from "../driver/wake.ts";
 import { SharedGate } from "../handle/shared_gate.ts";
 import { NbdServerSession } from "../nbd/server_session.ts";
+import { PipePool } from "../sys/pipe.ts";
 import { closeDescriptor } from "../sys/socket.ts";
 import type { WorkerScope } from "../sys/worker_scope.ts";
 import { ThreadClock } from "./context.ts";
@@ -51,6 +52,11 @@ export class TargetHome {
   readonly #counter = new WakeCounter();
   readonly #giveUp = new AbortController();
   readonly #clock = new ThreadClock();
+  readonly #pipes = new PipePool(
+    PIPES_MAX,
+    PIPE_BYTES,
+    (descriptors, open) => this.#tell({ kind: "pipe", descriptors, open }),
+  );
   #target: LocalTarget | null = null;
   #loop: SessionLoop | null = null;
   /** Tasks whose result is not known yet. */
@@ -156,6 +162,7 @@ export class TargetHome {
         state,
         unread,
         batchBytes: TURN_BATCH_BYTES,
+        pipes: this.#pipes,
       });
       loop.add(id, fd, session);
     } catch (error) {
@@ -187,18 +194,22 @@ export class TargetHome {
       case "resize":
         await target.device.resize(task.size);
         return { ok: true, value: null };
+      case "bitmap":
+        await target.bitmap(task.command);
+        return { ok: true, value: null };
       case "manage":
         return { ok: true, value: await manage(target.management ?? {}, task.name, task.argument) };
       case "close":
         this.#loop?.close(new BlockError("ESHUTDOWN", "the target is closed"));
         this.#loop = null;
+        this.#pipes.close();
         await target.close();
         return { ok: true, value: null };
     }
   }
 
-  #shape({ device: { geometry, features } }: LocalTarget): DeviceShape {
-    return { geometry, features };
+  #shape({ device: { geometry, features }, bitmaps }: LocalTarget): DeviceShape {
+    return { geometry, features, bitmaps };
   }
 
   #tell(message: FromTargetThread): void {
@@ -207,13 +218,17 @@ export class TargetHome {
 }
 
 async function submit({ device }: LocalTarget, asked: ThreadRequest): Promise<ThreadResult> {
-  const { operation, offset, length, flags } = asked;
+  const { operation, offset, length, flags, bitmap } = asked;
   const data = operation === "read" ? new Uint8Array(length) : asked.data;
-  const request = makeRequest(operation, offset, length, { flags, data });
+  const request = makeRequest(operation, offset, length, { flags, data, bitmap });
   await device.submit(request);
-  const { extents } = request;
-  const value = operation === "read" ? data : null;
-  return { ok: true, value, ...(extents === undefined ? {} : { extents }) };
+  const { extents, runs } = request;
+  return {
+    ok: true,
+    value: operation === "read" ? data : null,
+    ...(extents === undefined ? {} : { extents }),
+    ...(runs === undefined ? {} : { runs }),
+  };
 }
 
 function manage(management: Management, verb: ThreadVerb, argument: string): unknown {

@@ -3,18 +3,27 @@
  *
  * @module
  */
+import type { BitmapRun } from "../block/bitmaps.ts";
 import type { Log } from "../block/context.ts";
 import { BlockError, type Errno, hasErrno, toBlockError } from "../block/errors.ts";
 import type { Operation } from "../block/request.ts";
 import type { Extent, Geometry, Management } from "../block/types.ts";
 import { type Place, UsageError } from "../block/usage_error.ts";
 import type { Features } from "../block/device.ts";
+import type { BitmapFacts } from "../dirty_log/dirty_bitmap.ts";
+import type { BitmapCommand } from "../dirty_log/target_bitmaps.ts";
 import type { SharedFile } from "../handle/shared_gate.ts";
 import type { HandshakeState } from "../nbd/export_info.ts";
 import type { TargetConfig } from "./config.ts";
 
-/** A management verb that can be called from another thread: what it is told and gives is plain data. */
-export type ThreadVerb = Exclude<keyof Management, "describe" | "statistics" | "collect">;
+/**
+ * A management verb that can be called from another thread: what it is told and gives is plain data.
+ * Mirrors work in the background, so they are never in a thread that blocks.
+ */
+export type ThreadVerb = Exclude<
+  keyof Management,
+  "describe" | "statistics" | "collect" | "mirror" | "addLeg" | "dropLeg"
+>;
 
 /** Limits of connections that differ from those in limits.ts of each part. */
 export interface ThreadLimits {
@@ -59,12 +68,15 @@ export interface ThreadRequest {
   readonly flags: number;
   /** What a write stores; empty for all others. */
   readonly data: Uint8Array<ArrayBuffer>;
+  /** The bitmap that extents are asked of, or undefined. */
+  readonly bitmap: string | undefined;
 }
 
 /** Something that has a result. */
 export type ThreadTask =
   | { readonly verb: "submit"; readonly request: ThreadRequest }
   | { readonly verb: "resize"; readonly size: number }
+  | { readonly verb: "bitmap"; readonly command: BitmapCommand }
   | { readonly verb: "manage"; readonly name: ThreadVerb; readonly argument: string }
   | { readonly verb: "close" };
 
@@ -81,6 +93,7 @@ export type ToTargetThread =
 export interface DeviceShape {
   readonly geometry: Geometry;
   readonly features: Features;
+  readonly bitmaps: readonly BitmapFacts[];
 }
 
 /** An error as plain data. */
@@ -105,6 +118,8 @@ export type FromTargetThread =
   /** Its storage would have to wait for an event loop: it is closed again. */
   | { readonly kind: "waits" }
   | { readonly kind: "failed"; readonly error: PlainError }
+  /** A pipe was opened, or is going to be closed: what has to be closed if the thread dies. */
+  | { readonly kind: "pipe"; readonly descriptors: readonly number[]; readonly open: boolean }
   | { readonly kind: "ended"; readonly id: number; readonly cause: PlainError | null }
   | {
     readonly kind: "done";
@@ -116,7 +131,12 @@ export type FromTargetThread =
 
 /** How a task has ended. */
 export type ThreadResult =
-  | { readonly ok: true; readonly value: unknown; readonly extents?: Extent[] }
+  | {
+    readonly ok: true;
+    readonly value: unknown;
+    readonly extents?: Extent[];
+    readonly runs?: BitmapRun[];
+  }
   | { readonly ok: false; readonly error: PlainError };
 
 /** Makes plain data of an error. */

@@ -13,6 +13,8 @@ import { NO_DATA, type Request } from "../block/request.ts";
 import { Statistics, statisticsMemory } from "../block/statistics.ts";
 import type { Geometry, Management, SnapshotInfo } from "../block/types.ts";
 import { postAndWake } from "../driver/wake.ts";
+import type { BitmapFacts } from "../dirty_log/dirty_bitmap.ts";
+import type { BitmapCommand } from "../dirty_log/target_bitmaps.ts";
 import type { OpenFile } from "../handle/open_file.ts";
 import type { OpenFileTable } from "../handle/table.ts";
 import type { HandshakeState } from "../nbd/export_info.ts";
@@ -83,6 +85,8 @@ export class ThreadTarget implements Target {
   readonly #opened = Promise.withResolvers<boolean>();
   readonly #connections = new Map<number, Served>();
   readonly #tasks = new Map<number, PromiseWithResolvers<ThreadResult>>();
+  /** Descriptors of the thread's pipes. */
+  readonly #pipes = new Set<number>();
   #epollFd = -1;
   #lastId = 0;
   #failure: BlockError | null = null;
@@ -139,6 +143,15 @@ export class ThreadTarget implements Target {
         limits,
       } satisfies ToTargetThread,
     );
+  }
+
+  get bitmaps(): readonly BitmapFacts[] {
+    return this.#device.shape?.bitmaps ?? [];
+  }
+
+  async bitmap(command: BitmapCommand): Promise<BitmapFacts[]> {
+    await this.#call({ verb: "bitmap", command });
+    return [...this.bitmaps];
   }
 
   exportInfo(): ReturnType<Target["exportInfo"]> {
@@ -218,6 +231,12 @@ export class ThreadTarget implements Target {
         return this.#opened.resolve(false);
       case "failed":
         return this.#opened.reject(revivedError(message.error));
+      case "pipe":
+        for (const fd of message.descriptors) {
+          if (message.open) this.#pipes.add(fd);
+          else this.#pipes.delete(fd);
+        }
+        return;
       case "log":
         return this.#options.log[message.level](message.text);
       case "ended":
@@ -248,6 +267,7 @@ export class ThreadTarget implements Target {
     this.#failure = new BlockError("EIO", `Cannot use target ${name}: its thread died: ${reason}`);
     this.#opened.reject(this.#failure);
     if (this.#epollFd >= 0) closeDescriptor(this.#epollFd);
+    for (const fd of this.#pipes) closeDescriptor(fd);
     for (const { fd } of this.#connections.values()) closeDescriptor(fd);
     this.#options.files.withdrawThread(this.#thread);
     for (const id of [...this.#connections.keys()]) this.#over(id, this.#failure);
@@ -288,16 +308,17 @@ class ThreadDevice implements TargetDevice {
   }
 
   async submit(request: Request): Promise<void> {
-    const { operation, offset, length, flags, data, gate } = request;
+    const { operation, offset, length, flags, data, gate, bitmap } = request;
     if (!gate.enter()) {
       throw new BlockError("ENODEV", `Cannot ${operation}: access was revoked`);
     }
     try {
       const sent = new Uint8Array(operation === "write" ? data : NO_DATA);
-      const asked = { operation, offset, length, flags, data: sent };
-      const { value, extents } = await this.#call({ verb: "submit", request: asked });
+      const asked = { operation, offset, length, flags, data: sent, bitmap };
+      const { value, extents, runs } = await this.#call({ verb: "submit", request: asked });
       if (value instanceof Uint8Array) data.set(value);
       if (extents !== undefined) request.extents = extents;
+      if (runs !== undefined) request.runs = runs;
     } catch (error) {
       throw toBlockError(error);
     } finally {

@@ -12,6 +12,8 @@ import type { BufferPool } from "../block/pool.ts";
 import type { Registry } from "../block/registry.ts";
 import { formatSize } from "../block/size.ts";
 import { UsageError } from "../block/usage_error.ts";
+import type { BitmapFacts } from "../dirty_log/dirty_bitmap.ts";
+import type { BitmapCommand } from "../dirty_log/target_bitmaps.ts";
 import type { OpenFileTable } from "../handle/table.ts";
 import type { ExportInfo, ExportTable } from "../nbd/export_info.ts";
 import type { Reachable, ScopedListener } from "./acceptor.ts";
@@ -94,6 +96,8 @@ export interface TargetsOptions {
   readonly defaultTarget: string | null;
   /** How targets get threads of their own; they get none if it is left out. */
   readonly driving?: Driving;
+  /** The folder in which dirty bitmaps outlive the daemon; null, or left out, if they do not. */
+  readonly bitmapFolder?: string | null;
   /** Called when a target is let in to again after a revoke, before that is shown. Must not throw. */
   readonly onAdmit?: (name: string) => void;
 }
@@ -241,6 +245,18 @@ export class Targets {
     });
   }
 
+  /** Does something to the dirty bitmaps of a target. Errno: ENOENT, and those of TargetBitmaps.run. */
+  bitmap(name: string, command: BitmapCommand): Promise<BitmapFacts[]> {
+    return this.#turns.take(name, async () => {
+      const entry = this.#entry(name);
+      const facts = await this.opened(name).bitmap(command);
+      if (command.action === "list") return facts;
+      await this.#publish();
+      await this.#show(entry);
+      return facts;
+    });
+  }
+
   /**
    * Takes access away: when it resolves nothing can enter through the files that it gives, nor through any
    * that is opened before `admit` unless `keepOpen`. Does not wait for what is inside. Errno: ENOENT.
@@ -343,9 +359,10 @@ export class Targets {
 
   async #openStorage(entry: Entry): Promise<void> {
     const { wish } = entry;
-    const { registry, pool, log, files, driving = UNDRIVEN } = this.#options;
+    const { registry, pool, log, files, driving = UNDRIVEN, bitmapFolder = null } = this.#options;
     const { driver, plugins, limits, bound } = driving;
-    const target = await openDrivenTarget(wish, {
+    const config = bitmapFolder === null ? wish : { ...wish, bitmapFolder };
+    const target = await openDrivenTarget(config, {
       registry,
       pool,
       log,

@@ -17,8 +17,11 @@ import {
 import { READ_BYTES_MAX } from "./limits.ts";
 import { bitmapBytes } from "./region_bitmap.ts";
 
-/** Bytes of the header that mean something. */
-const HEADER_BYTES = 16;
+/** Bytes of the header that mean something to every reader. */
+export const HEADER_BYTES = 16;
+
+/** What of a file a log is read and written through. */
+export type LogFile = Pick<RawFile, "alignment" | "read" | "write" | "flush" | "flushAsync">;
 
 /** What the start of a medium says. */
 export type LogHeader =
@@ -61,7 +64,7 @@ export function logBytes(regions: number, unit: number): number {
 }
 
 /** Reads `length` bytes from the start of a medium, which may be shorter: zeroes stand for the rest. */
-export function readStart(file: RawFile, length: number): Uint8Array {
+export function readStart(file: Pick<LogFile, "read">, length: number): Uint8Array {
   const bytes = new Uint8Array(length);
   for (let at = 0; at < length; at += READ_BYTES_MAX) {
     file.read(bytes.subarray(at, at + READ_BYTES_MAX), at);
@@ -85,7 +88,11 @@ export interface FoundLog {
  * Reads the log on a medium; of one with more than `regionsMax` regions the first ones. Throws
  * SystemError if it cannot be read.
  */
-export function readLog(file: RawFile, regionsMax: number, unit: number): FoundLog {
+export function readLog(
+  file: Pick<LogFile, "read">,
+  regionsMax: number,
+  unit: number,
+): FoundLog {
   const head = readStart(file, Math.ceil(DISK_LOG_BITMAP_OFFSET / unit) * unit);
   const header = decodeHeader(head);
   const note = head.slice(DISK_LOG_NOTE_OFFSET, DISK_LOG_NOTE_OFFSET + DISK_LOG_NOTE_BYTES);

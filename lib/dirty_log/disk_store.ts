@@ -10,19 +10,27 @@
  *
  * @module
  */
-import type { RawFile } from "../sys/file_access.ts";
 import {
   DISK_LOG_BITMAP_OFFSET,
   DISK_LOG_NOTE_BYTES,
   DISK_LOG_NOTE_OFFSET,
   SECTOR_BYTES,
 } from "./constants.ts";
-import { encodeHeader, type FoundLog, logBytes, readLog } from "./disk_layout.ts";
+import {
+  encodeHeader,
+  type FoundLog,
+  HEADER_BYTES,
+  logBytes,
+  type LogFile,
+  readLog,
+} from "./disk_layout.ts";
 import type { RegionBitmap } from "./region_bitmap.ts";
+
+const NO_LABEL = new Uint8Array(0);
 
 /** See the top of the file. All calls throw SystemError when the medium fails. */
 export class DiskStore {
-  readonly #file: RawFile;
+  readonly #file: LogFile;
   readonly #regions: number;
   /** What is written at once, in bytes: what the medium writes whole or not at all. */
   readonly #unit: number;
@@ -33,12 +41,16 @@ export class DiskStore {
   /** What is on the medium is not known: all of it has to be written. */
   #unknown = true;
 
-  /** A store for a log of so many regions; the file stays the caller's. */
-  constructor(file: RawFile, regions: number) {
+  /**
+   * A store for a log of so many regions; the file stays the caller's. `label` is written behind the
+   * header, into bytes that logs do not use: at most what is left of the first sector.
+   */
+  constructor(file: LogFile, regions: number, label: Uint8Array = NO_LABEL) {
     this.#file = file;
     this.#regions = regions;
     this.#unit = Math.max(SECTOR_BYTES, file.alignment);
     this.#image = new Uint8Array(logBytes(regions, this.#unit));
+    this.#image.set(label, HEADER_BYTES);
   }
 
   /** What is on the medium. */
@@ -90,6 +102,25 @@ export class DiskStore {
     this.#unknown = !settled;
   }
 
+  /** Writes the blocks in which the bits from `start` to before `end` are; the next `sync` counts. */
+  writeRange(start: number, end: number, clean: RegionBitmap): void {
+    const first = this.#blockOf(start) * this.#unit;
+    const last = (this.#blockOf(end - 1) + 1) * this.#unit;
+    const settled = !this.#unknown;
+    this.#unknown = true;
+    this.#unsynced = true;
+    this.#writeBytes(first, last, clean);
+    this.#unknown = !settled;
+  }
+
+  /** Writes the header and the label alone, durably: of a log whose bits mean nothing. */
+  writeHeader(): void {
+    this.#unknown = true;
+    encodeHeader(this.#image, this.#regions);
+    this.#file.write(this.#image.subarray(0, this.#unit), 0);
+    this.#file.flush();
+  }
+
   /**
    * Puts a note of whoever keeps the log between header and bitmap: DISK_LOG_NOTE_BYTES, written whole or
    * not at all, durable after the next `sync`.
@@ -134,7 +165,10 @@ export class DiskStore {
   }
 
   #writeBlock(block: number, clean: RegionBitmap): void {
-    const start = block * this.#unit, end = start + this.#unit;
+    this.#writeBytes(block * this.#unit, (block + 1) * this.#unit, clean);
+  }
+
+  #writeBytes(start: number, end: number, clean: RegionBitmap): void {
     const from = Math.max(start, DISK_LOG_BITMAP_OFFSET);
     const bits = clean.bytes.subarray(from - DISK_LOG_BITMAP_OFFSET, end - DISK_LOG_BITMAP_OFFSET);
     this.#image.set(bits, from);

@@ -6,6 +6,8 @@
 
 /** Longest payload of a request or reply, in bytes: what the kernel's buffer of 512 leaves. */
 export const PAYLOAD_BYTES_MAX = 332;
+/** Room in bytes that the kernel is sure to have for a status line: its real room is not known. */
+export const STATUS_ROOM_BYTES = 255;
 /** Longest frame that is taken, in bytes: more than the kernel ever sends. */
 export const DATAGRAM_BYTES_MAX = 8_192;
 /** Longest uuid, in bytes. */
@@ -32,3 +34,18 @@ export const REQUESTS_PER_TURN_MAX = 256;
 export const RUNS_MAX = 1_000_000;
 /** Longest reading of a log file at once, in bytes. */
 export const READ_BYTES_MAX: number = 1024 * 1024;
+/** Smallest and largest granularity of a dirty bitmap, in bytes: powers of two. */
+export const GRANULARITY_BYTES_MIN = 512, GRANULARITY_BYTES_MAX: number = 2 ** 31;
+/** Granularity of a dirty bitmap, in bytes, if not told. */
+export const GRANULARITY_BYTES_DEFAULT: number = 64 * 1024;
+/** Most dirty bitmaps of one target: all are told of in one reply of the control plane. */
+export const BITMAPS_MAX = 16;
+/** Longest name of a dirty bitmap, in characters. */
+export const BITMAP_NAME_LENGTH_MAX = 64;
+/** Regions that are looked at for one answer about a bitmap, after which it stops short. */
+export const RUN_SCAN_REGIONS_MAX: number = 2 ** 23;
+/**
+ * Regions that are marked at once on the medium of a persistent bitmap, as one aligned run: what of them
+ * is written next costs no sync, and after a crash all of them count as changed.
+ */
+export const AHEAD_REGIONS = 64;

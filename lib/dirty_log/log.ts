@@ -44,8 +44,8 @@ export interface DirtyLogOptions {
   now_us(): number;
 }
 
-/** How a log that is resumed was used before. */
-type Phase = "pending" | "active" | "halted" | "suspended";
+/** Where a log is in its life: made, in use, in use without recovery, not in use any more. */
+export type LogPhase = "pending" | "active" | "halted" | "suspended";
 
 /** State of a medium as status lines have it: alive, dead, or its flush failed. */
 type MediumState = "A" | "D" | "F";
@@ -57,7 +57,7 @@ export class DirtyLog {
   readonly #options: DirtyLogOptions;
   readonly #clean: RegionBitmap;
   readonly #sync: RegionBitmap;
-  #phase: Phase = "pending";
+  #phase: LogPhase = "pending";
   #resumed = false;
   /** Regions that became clean since their block was written. */
   readonly #held = new Set<number>();
@@ -80,8 +80,8 @@ export class DirtyLog {
     }
   }
 
-  /** Created, in use, in use without recovery, or not in use any more. */
-  get phase(): Phase {
+  /** Where it is in its life. */
+  get phase(): LogPhase {
     return this.#phase;
   }
 

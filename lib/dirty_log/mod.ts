@@ -4,10 +4,14 @@
  *
  * @module
  */
+export * from "./bitmap_label.ts";
+export * from "./bitmap_medium.ts";
 export * from "./constants.ts";
+export * from "./dirty_bitmap.ts";
 export * as limits from "./limits.ts";
 export * from "./disk_layout.ts";
 export * from "./disk_store.ts";
+export * from "./group_sync.ts";
 export * from "./inspect.ts";
 export * from "./log.ts";
 export * from "./log_arguments.ts";
@@ -16,4 +20,5 @@ export * from "./payload.ts";
 export * from "./places.ts";
 export * from "./region_bitmap.ts";
 export * from "./session.ts";
+export * from "./target_bitmaps.ts";
 export * as simulator from "./simulator/mod.ts";

@@ -84,15 +84,41 @@ export class RegionBitmap {
     this.#trim();
   }
 
+  /** Clears the bits from `start` to before `end`; gives how many of them were set. */
+  deleteRange(start: number, end: number): number {
+    const before = this.#count, { bytes } = this;
+    let region = start;
+    for (; region < end && (region & 7) !== 0; region += 1) this.delete(region);
+    for (; region + 8 <= end; region += 8) {
+      this.#count -= BITS[bytes[region >> 3] ?? 0] ?? 0;
+      bytes[region >> 3] = 0;
+    }
+    for (; region < end; region += 1) this.delete(region);
+    return before - this.#count;
+  }
+
+  /** Clears the bits that are clear in another bitmap of as many regions. */
+  intersect({ bytes: others }: RegionBitmap): void {
+    const { bytes } = this;
+    for (let at = 0; at < bytes.length; at += 1) bytes[at] = (bytes[at] ?? 0) & (others[at] ?? 0);
+    this.#trim();
+  }
+
   /** The first region from `start` on whose bit is clear, or `regions` if there is none. */
   nextClear(start: number): number {
+    return this.next(false, start, this.regions);
+  }
+
+  /** The first region from `start` to before `end` whose bit is `value`, or `end` if there is none. */
+  next(value: boolean, start: number, end: number): number {
+    const skipped = value ? 0 : 0xff, { bytes } = this;
     let region = start;
-    while (region < this.regions) {
-      if ((region & 7) === 0 && this.bytes[region >> 3] === 0xff) region += 8;
-      else if (this.has(region)) region += 1;
+    while (region < end) {
+      if ((region & 7) === 0 && bytes[region >> 3] === skipped) region += 8;
+      else if (this.has(region) !== value) region += 1;
       else return region;
     }
-    return this.regions;
+    return end;
   }
 
   /** Runs of regions whose bit is `value`, in order. */

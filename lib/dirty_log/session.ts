@@ -12,8 +12,8 @@ import type { Log } from "../block/context.ts";
 import { BlockError, errnoToLinux, toBlockError } from "../block/errors.ts";
 import { REQUEST_TYPES, REQUEST_VERSIONS } from "./constants.ts";
 import { DiskStore } from "./disk_store.ts";
-import { LOGS_MAX, PAYLOAD_BYTES_MAX } from "./limits.ts";
-import { DirtyLog, type LogMedium } from "./log.ts";
+import { LOGS_MAX, PAYLOAD_BYTES_MAX, STATUS_ROOM_BYTES } from "./limits.ts";
+import { DirtyLog, type LogMedium, type LogPhase } from "./log.ts";
 import { type LogArguments, parseLogArguments } from "./log_arguments.ts";
 import { decodeFrame, encodeReply, type LogMessage, requestName } from "./message.ts";
 import {
@@ -35,6 +35,8 @@ export interface LogSessionOptions {
   readonly log: Log;
   /** Monotonic time in µs. */
   now_us(): number;
+  /** Hears of each request, and of the error of its answer: 0, or a Linux errno. */
+  answered?(message: LogMessage, errno: number): void;
 }
 
 /** What a session has done so far. */
@@ -47,7 +49,37 @@ export interface LogCounts {
   foreign: number;
 }
 
+/** What there is to say of a log, as plain data. */
+export interface LogFacts {
+  /** The name that its table gives. */
+  readonly uuid: string;
+  /** Its number in the kernel. */
+  readonly luid: bigint;
+  /** The type as its table has it. */
+  readonly type: string;
+  /** Numbers of the device or path of the file that it is kept in; null if it is in memory. */
+  readonly place: string | null;
+  /** Where it is in its life. */
+  readonly phase: LogPhase;
+  /** Its medium failed when it was resumed. */
+  readonly waitsForMedium: boolean;
+  /** Regions of the mirror. */
+  readonly regions: number;
+  /** Length of a region, in sectors of 512 bytes. */
+  readonly regionSectors: number;
+  /** Regions that all legs have. */
+  readonly inSync: number;
+  /** Regions that may differ. */
+  readonly dirty: number;
+  /** Requests that were answered since it was made here. */
+  readonly requests: number;
+  /** Of these, answered with an error. */
+  readonly errors: number;
+}
+
 interface Entry {
+  requests: number;
+  errors: number;
   readonly uuid: string;
   readonly luid: bigint;
   /** The text of its CTR. */
@@ -68,7 +100,7 @@ export interface KnownLog {
 
 type Handler = (entry: Entry, data: Uint8Array) => Uint8Array;
 
-const NOTHING = new Uint8Array(0);
+const NOTHING: Uint8Array = new Uint8Array(0);
 const { CTR, DTR } = REQUEST_TYPES;
 /** Requests that make sense only while a log is in use. */
 const WORK: ReadonlySet<number> = new Set([
@@ -80,6 +112,21 @@ const WORK: ReadonlySet<number> = new Set([
   REQUEST_TYPES.GET_RESYNC_WORK,
   REQUEST_TYPES.SET_REGION_SYNC,
   REQUEST_TYPES.IS_REMOTE_RECOVERING,
+]);
+
+/**
+ * Bytes of answers for which the kernel has room. It writes the length of each answer over that, and asks
+ * once more with what is there after it has made a log anew: so an answer that makes it do so must be as
+ * long as the real one. Otherwise the real one does not fit, is taken for a failure, and for a region in
+ * sync the kernel writes one leg alone while the log goes on calling it clean.
+ */
+const ANSWER_BYTES: ReadonlyMap<number, number> = new Map([
+  [REQUEST_TYPES.IS_CLEAN, 8],
+  [REQUEST_TYPES.IN_SYNC, 8],
+  [REQUEST_TYPES.GET_RESYNC_WORK, 16],
+  [REQUEST_TYPES.GET_SYNC_COUNT, 8],
+  [REQUEST_TYPES.STATUS_INFO, STATUS_ROOM_BYTES],
+  [REQUEST_TYPES.IS_REMOTE_RECOVERING, 16],
 ]);
 
 function keyOf(uuid: string, luid: bigint): string {
@@ -113,6 +160,24 @@ export class LogSession {
     return [...this.#logs.values()];
   }
 
+  /** What there is to say of each log, in the order in which they were made. */
+  facts(): LogFacts[] {
+    return [...this.#logs.values()].map(({ uuid, luid, log, place, requests, errors }) => ({
+      uuid,
+      luid,
+      type: log.arguments.type,
+      place: place === null ? null : place.place.device ?? place.place.path,
+      phase: log.phase,
+      waitsForMedium: log.waitsForMedium,
+      regions: log.arguments.regions,
+      regionSectors: log.arguments.regionSectors,
+      inSync: log.syncCount,
+      dirty: log.dirtyCount,
+      requests,
+      errors,
+    }));
+  }
+
   /**
    * Answers a datagram. Null for what is no request: a bare acknowledgement, or something foreign. The
    * reply goes to the address that the request came from. Never throws for what the datagram holds.
@@ -125,12 +190,17 @@ export class LogSession {
     }
     const { message } = decoded;
     this.counts.requests += 1;
+    let errno = 0, data = NOTHING;
     try {
-      return encodeReply(datagram, 0, this.#answer(message));
+      data = this.#answer(message);
     } catch (error) {
       this.counts.errors += 1;
-      return encodeReply(datagram, -this.#errnoOf(error, message), NOTHING);
+      errno = this.#errnoOf(error, message);
+      if (error instanceof UnknownLog) data = new Uint8Array(ANSWER_BYTES.get(message.type) ?? 0);
     }
+    this.#count(message, errno);
+    this.#options.answered?.(message, errno);
+    return encodeReply(datagram, -errno, data);
   }
 
   /** Writes clears that have waited long enough; to be called now and then when there is no request. */
@@ -179,6 +249,13 @@ export class LogSession {
     }
   }
 
+  #count({ uuid, luid }: LogMessage, errno: number): void {
+    const entry = this.#logs.get(keyOf(uuid, luid));
+    if (entry === undefined) return;
+    entry.requests += 1;
+    if (errno !== 0) entry.errors += 1;
+  }
+
   #construct({ uuid, luid, data }: LogMessage): Uint8Array {
     const { text, reconnects } = decodeConstructor(data);
     const known = this.#logs.get(keyOf(uuid, luid));
@@ -221,7 +298,7 @@ export class LogSession {
       log,
       now_us,
     });
-    return { uuid, luid, text, log: dirtyLog, place };
+    return { uuid, luid, text, log: dirtyLog, place, requests: 0, errors: 0 };
   }
 
   /**

@@ -62,5 +62,16 @@ export const TURN_EVENTS_MAX = 64;
  * came so soon. Waking up costs more than that where requests come one at a time.
  */
 export const SPIN_US = 50;
-/** Requests in one turn above which it sleeps at once. */
-export const SPIN_REQUESTS_MAX = 2;
+/** Requests in one turn, and bytes moved, above which it sleeps at once. */
+export const SPIN_REQUESTS_MAX = 2, SPIN_BYTES_MAX: number = 32 * KIB;
+/** The shortest and the longest pause in µs in which requests of busy clients gather. */
+export const GATHER_US_MIN = 20, GATHER_US_MAX = 200;
+/** Requests that come together above which a pause does not get longer. */
+export const GATHER_REQUESTS_MIN = 32;
+/** Most turns without a pause after one that was too long. */
+export const GATHER_RETRY_TURNS_MAX = 4_096;
+/**
+ * Pipes of a thread through which long reads go from file to socket, and bytes of each: what a user without
+ * rights may have.
+ */
+export const PIPES_MAX = 16, PIPE_BYTES: number = 1 * MIB;

@@ -9,15 +9,25 @@
  *
  * @module
  */
-import type { BlockingSession, OutputBuffer } from "../stream/session.ts";
+import type { BlockingOutput, BlockingSession } from "../stream/session.ts";
+import { sharpenSleep, sleepUs } from "../sys/clock.ts";
 import { EpollSet } from "../sys/epoll.ts";
 import { clearEvent, POLL_ERROR, POLL_HANGUP, POLL_IN, POLL_OUT } from "../sys/poll.ts";
-import { closeDescriptor, receive, send, shutdown, WOULD_BLOCK } from "../sys/socket.ts";
+import {
+  closeDescriptor,
+  receive,
+  send,
+  shutdown,
+  unreadBytes,
+  WOULD_BLOCK,
+} from "../sys/socket.ts";
+import { GatherPause } from "./gather_pause.ts";
 import {
   LINGER_MS_MAX,
   SCARCE_STALL_LOOKS,
   SEND_STALL_LOOKS,
   SEND_STALL_MS_MAX,
+  SPIN_BYTES_MAX,
   SPIN_REQUESTS_MAX,
   SPIN_US,
   TURN_EVENTS_MAX,
@@ -61,7 +71,7 @@ class Connection {
   interest = POLL_IN;
   inputEnded = false;
   /** An output that was not sent whole, from `sent` on. */
-  output: OutputBuffer<ArrayBuffer> | null = null;
+  output: BlockingOutput | null = null;
   sent = 0;
   /** It is in the list of those that have something to do. */
   queued = false;
@@ -76,6 +86,23 @@ class Connection {
     this.fd = fd;
     this.session = session;
   }
+}
+
+/** Sends what fits of an output, from `sent` on, which it counts; true if all of it is sent. */
+function sendOutput(fd: number, connection: Connection, { bytes, tail }: BlockingOutput): boolean {
+  const { sent } = connection;
+  if (sent < bytes.length) {
+    const rest = sent === 0 ? bytes : bytes.subarray(sent);
+    const count = send(fd, rest);
+    if (count > 0) connection.sent += count;
+    if (count !== rest.length) return false;
+  }
+  while (tail !== null && tail.pipe.bytes > 0) {
+    const count = tail.pipe.sendTo(fd);
+    if (count === WOULD_BLOCK) return false;
+    connection.sent += count;
+  }
+  return true;
 }
 
 /** No connection has this number. */
@@ -98,8 +125,12 @@ export class SessionLoop {
   #lookAt_ms = Infinity;
   #sweepAt_ms = Infinity;
   readonly #stall_ms: number;
-  /** Requests that came in this turn. */
+  /** Requests that came in this turn, and whether one of their clients had no reply left to take. */
   #requests = 0;
+  #clientWaited = false;
+  /** Bytes that were received and sent in this turn. */
+  #bytes = 0;
+  readonly #gather = new GatherPause();
 
   /** A loop without connections. */
   constructor(options: SessionLoopOptions) {
@@ -156,14 +187,27 @@ export class SessionLoop {
   /** Serves until the eventfd is signalled; gives how often it was, 0 if it returns because of `waits`. */
   run(): number {
     const { waits } = this.#options;
+    sharpenSleep();
     for (;;) {
       this.#runQueue();
       if (waits()) return 0;
-      const few = this.#requests <= SPIN_REQUESTS_MAX;
-      this.#requests = 0;
-      const signals = this.#serve(this.#rapid.wait(this.#patience_ms(), few));
+      const signals = this.#serve(this.#wait());
       if (signals > 0) return signals;
     }
+  }
+
+  /** Waits in the way that suits what came in the last turn; how many are ready. */
+  #wait(): number {
+    const requests = this.#requests;
+    this.#gather.turn(requests, this.#clientWaited);
+    this.#requests = 0;
+    this.#clientWaited = false;
+    const patience_ms = this.#patience_ms(), pause_us = this.#gather.next_us;
+    const few = requests <= SPIN_REQUESTS_MAX && this.#bytes <= SPIN_BYTES_MAX;
+    this.#bytes = 0;
+    if (pause_us === 0 || patience_ms === 0) return this.#rapid.wait(patience_ms, few);
+    sleepUs(pause_us);
+    return this.#epoll.wait(patience_ms);
   }
 
   /**
@@ -213,19 +257,11 @@ export class SessionLoop {
       if (connection.phase === "lingering") this.#linger(connection, events);
       return;
     }
-    const { session, fd } = connection;
+    const { session } = connection;
     this.#options.now_ms();
     try {
       if ((events & POLL_IN) !== 0 && session.ready && !connection.inputEnded) {
-        const into = this.#into;
-        const count = receive(fd, into);
-        if (count === 0) connection.inputEnded = true;
-        else if (count !== WOULD_BLOCK) {
-          const before = session.requestCount;
-          session.receive(into.subarray(0, count));
-          this.#requests += session.requestCount - before;
-          if (!session.releaseInput()) this.#into = new Uint8Array(TURN_READ_BYTES);
-        }
+        this.#receive(connection);
       } else if ((events & (POLL_ERROR | POLL_HANGUP)) !== 0 && connection.output === null) {
         return this.#end(connection, new Error("the client went away"));
       }
@@ -233,6 +269,33 @@ export class SessionLoop {
       return this.#end(connection, asError(error));
     }
     this.#flush(connection);
+  }
+
+  /** Reads once, and lets the session serve it. */
+  #receive(connection: Connection): void {
+    const { session, fd } = connection;
+    const before = session.requestCount;
+    // A long message is received in several pieces, which others need not wait for.
+    const room = session.inputRoom();
+    const into = this.#into;
+    const count = room === null
+      ? receive(fd, into, Math.min(into.length, session.inputBytesMax))
+      : receive(fd, room, Math.min(room.length, TURN_READ_BYTES));
+    if (count === WOULD_BLOCK) return;
+    this.#bytes += count;
+    if (count === 0) connection.inputEnded = true;
+    else if (room !== null) session.receivedInto(count);
+    else {
+      session.receive(into.subarray(0, count));
+      if (!session.releaseInput()) this.#into = new Uint8Array(TURN_READ_BYTES);
+    }
+    this.#countRequests(fd, session.requestCount - before);
+  }
+
+  #countRequests(fd: number, count: number): void {
+    this.#requests += count;
+    // Replies of this turn are not sent yet: what is under way are those of turns before.
+    if (count > 0 && !this.#clientWaited && unreadBytes(fd) === 0) this.#clientWaited = true;
   }
 
   /** Serves those whose turn came through others or by time, each once. */
@@ -288,18 +351,16 @@ export class SessionLoop {
         return false;
       }
       connection.output = output;
-      const { bytes } = output;
-      const rest = connection.sent === 0 ? bytes : bytes.subarray(connection.sent);
-      const count = send(fd, rest);
-      if (count === rest.length) {
-        this.#releaseOutput(connection);
-        if (resumed) this.#timed.delete(connection);
-      } else {
-        if (count > 0) connection.sent += count;
-        if (count > 0 || !this.#timed.has(connection)) this.#watch(connection);
+      const before = connection.sent;
+      const whole = sendOutput(fd, connection, output);
+      bytesLeft -= connection.sent - before;
+      this.#bytes += connection.sent - before;
+      if (!whole) {
+        if (connection.sent > before || !this.#timed.has(connection)) this.#watch(connection);
         return true;
       }
-      bytesLeft -= count;
+      this.#releaseOutput(connection);
+      if (resumed) this.#timed.delete(connection);
     }
   }
 

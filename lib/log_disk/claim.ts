@@ -66,7 +66,13 @@ async function claimLoaded(
       return true;
     }
     sizes = await listLog(store, state.next, signal);
-    await replay(state, description, store, sizes, signal);
+    try {
+      await replay(state, description, store, sizes, signal);
+    } catch (error) {
+      // A name may have been deleted, and claimed by somebody in vain, since it was listed.
+      if (!await isUndisturbed(store, checkpoints, signal)) return false;
+      throw error;
+    }
   }
   return false;
 }

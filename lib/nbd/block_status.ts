@@ -1,12 +1,20 @@
 /**
- * Block status: from the extents of a device to the descriptors of a metadata context, and those to
- * bytes. Implements the chunk types BLOCK_STATUS and BLOCK_STATUS_EXT, and the payload form of the
+ * Block status: from the extents of a device, or the runs of its dirty bitmaps, to the descriptors of a
+ * metadata context, and those to bytes. Implements the chunk types BLOCK_STATUS and BLOCK_STATUS_EXT, and the payload form of the
  * request. Pure.
  *
  * @module
  */
+import type { BitmapRun } from "../block/bitmaps.ts";
 import type { Extent } from "../block/types.ts";
-import { BASE_ALLOCATION, CHUNK, REPLY_FLAG_DONE, STATE } from "./constants.ts";
+import {
+  BASE_ALLOCATION,
+  CHUNK,
+  DIRTY_BITMAP_PREFIX,
+  REPLY_FLAG_DONE,
+  STATE,
+  STATE_DIRTY,
+} from "./constants.ts";
 import type { MetaContext } from "./export_info.ts";
 import { COMPACT_EXTENT_BYTES_MAX, DESCRIPTORS_PER_CHUNK_MAX } from "./limits.ts";
 import type { ReplyEncoder } from "./replies.ts";
@@ -20,33 +28,34 @@ export interface Descriptor {
   readonly status: number;
 }
 
-/** How a metadata context tells the state of an extent. */
-export type StatusOf = (extent: Extent) => number;
-
-/** The contexts that can be told from the extents of a device. */
-const FROM_EXTENTS: ReadonlyMap<string, StatusOf> = new Map([
-  [
-    BASE_ALLOCATION,
-    (extent) => (extent.allocated ? 0 : STATE.HOLE) | (extent.zero ? STATE.ZERO : 0),
-  ],
-]);
-
 /** A context of a connection, ready for use. */
 export interface StatusContext {
   /** As the handshake gave it out. */
   readonly id: number;
-  /** Tells the status of an extent. */
-  readonly statusOf: StatusOf;
+  /** The dirty bitmap that it tells; undefined for the allocation of storage. */
+  readonly bitmap: string | undefined;
 }
 
 /** The selected contexts that this server can tell. */
 export function statusContexts(selected: readonly MetaContext[]): StatusContext[] {
   const contexts: StatusContext[] = [];
   for (const { id, name } of selected) {
-    const statusOf = FROM_EXTENTS.get(name);
-    if (statusOf !== undefined) contexts.push({ id, statusOf });
+    if (name === BASE_ALLOCATION) contexts.push({ id, bitmap: undefined });
+    else if (name.startsWith(DIRTY_BITMAP_PREFIX)) {
+      contexts.push({ id, bitmap: name.slice(DIRTY_BITMAP_PREFIX.length) });
+    }
   }
   return contexts;
+}
+
+/** The state of an extent in base:allocation. */
+export function allocationOf({ allocated, zero }: Extent): number {
+  return (allocated ? 0 : STATE.HOLE) | (zero ? STATE.ZERO : 0);
+}
+
+/** The state of a run of a dirty bitmap. */
+export function dirtinessOf({ dirty }: BitmapRun): number {
+  return dirty ? STATE_DIRTY : 0;
 }
 
 /** What limits an answer. */
@@ -63,9 +72,9 @@ export interface StatusLimits {
  * The descriptors of an answer: neighbours of the same status are one. All but the last lie within
  * what was asked for; the last may reach further, unless only one is wanted.
  */
-export function describe(
-  extents: readonly Extent[],
-  statusOf: StatusOf,
+export function describe<R extends { readonly length: number }>(
+  extents: readonly R[],
+  statusOf: (extent: R) => number,
   limits: StatusLimits,
 ): Descriptor[] {
   const descriptors: Descriptor[] = [];

@@ -121,6 +121,12 @@ export const STATE = { HOLE: 1, ZERO: 2 } as const;
 /** The metadata context that every export with extents has. */
 export const BASE_ALLOCATION = "base:allocation";
 
+/** The flag of a dirty bitmap's context: the range has changed (docs/interop/nbd.txt of qemu). */
+export const STATE_DIRTY = 1;
+
+/** What the name of a dirty bitmap's metadata context begins with; the bitmap's name follows. */
+export const DIRTY_BITMAP_PREFIX = "qemu:dirty-bitmap:";
+
 function nameIn(table: Record<string, number>, value: number): string {
   for (const [name, number] of Object.entries(table)) {
     if (number === value) return name;

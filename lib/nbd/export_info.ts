@@ -7,7 +7,7 @@
  */
 import type { Device } from "../block/device.ts";
 import { BlockError } from "../block/errors.ts";
-import { BASE_ALLOCATION, TRANSMISSION } from "./constants.ts";
+import { BASE_ALLOCATION, DIRTY_BITMAP_PREFIX, TRANSMISSION } from "./constants.ts";
 import { PAYLOAD_BYTES_MAX, STRING_BYTES_MAX } from "./limits.ts";
 import { checkedString } from "./text.ts";
 
@@ -134,7 +134,10 @@ export function exportInfoOf(
     multiConn: true,
     rotational: settings.rotational ?? false,
     tlsRequired: settings.tlsRequired ?? false,
-    contexts: features.extents ? [BASE_ALLOCATION] : [],
+    contexts: [
+      ...(features.extents ? [BASE_ALLOCATION] : []),
+      ...features.bitmaps.map((bitmap) => DIRTY_BITMAP_PREFIX + bitmap),
+    ],
   };
 }
 

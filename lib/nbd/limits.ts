@@ -44,3 +44,7 @@ export const STATUS_IN_FLIGHT_BYTES: number = 2 * MIB;
 export const OUTPUT_BATCH_BYTES: number = 4 * MIB;
 /** Requests of one connection that are served before what they have to say is sent, and others have their turn. */
 export const REQUESTS_PER_TURN_MAX = 256;
+/** Bytes of a request and its payload from which on receiving the payload by itself costs less than copying it. */
+export const BULK_FRAME_BYTES_MIN: number = 32 * KIB;
+/** Shortest read, in bytes, whose data go from file to socket by way of a pipe: shorter ones cost less copied. */
+export const POUR_BYTES_MIN: number = 32 * KIB;

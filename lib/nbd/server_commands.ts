@@ -11,16 +11,21 @@ import {
   FLAG_FUA,
   FLAG_MAY_TRIM,
   type Gate,
+  makeRequest,
   NO_DATA,
   type Operation,
+  type ReplyPipe,
   type Request,
 } from "../block/request.ts";
 import type { Extent, Maybe } from "../block/types.ts";
 import type { Reply, ReplyQueue } from "../stream/reply_queue.ts";
 import type { FrameSplitter } from "../stream/splitter.ts";
+import type { PipePool } from "../sys/pipe.ts";
 import {
+  allocationOf,
   decodeFilter,
   describe,
+  dirtinessOf,
   encodeStatus,
   statusChunkBytes,
   type StatusContext,
@@ -28,7 +33,12 @@ import {
 } from "./block_status.ts";
 import { COMMAND, COMMAND_FLAG, commandName, REPLY_FLAG_DONE, TRANSMISSION } from "./constants.ts";
 import type { HandshakeState } from "./export_info.ts";
-import { PAYLOAD_BYTES_MAX, SPARSE_READ_BYTES_MIN, STATUS_IN_FLIGHT_BYTES } from "./limits.ts";
+import {
+  PAYLOAD_BYTES_MAX,
+  POUR_BYTES_MIN,
+  SPARSE_READ_BYTES_MIN,
+  STATUS_IN_FLIGHT_BYTES,
+} from "./limits.ts";
 import {
   clientMessage,
   DATA_OFFSET_BYTES,
@@ -48,6 +58,12 @@ interface Origin extends ReplyTo {
   readonly flags: number;
   readonly offset: number;
   readonly length: number;
+}
+
+/** What is asked of the Device for one metadata context. */
+interface StatusQuery {
+  readonly id: number;
+  readonly request: Request;
 }
 
 function copyOf(origin: Origin): Origin {
@@ -84,6 +100,18 @@ async function settled(outcomes: readonly Promise<void>[]): Promise<void> {
   }
 }
 
+/** What is served, and to whom. */
+export interface Served {
+  /** The storage. */
+  readonly device: Device;
+  /** Where access can be taken away. */
+  readonly gate: Gate;
+  /** What the handshake settled. */
+  readonly state: HandshakeState;
+  /** For replies that are not copied; null if whoever sends them cannot do that. */
+  readonly pipes: PipePool | null;
+}
+
 /** Serves the commands of one connection. */
 export class ServerCommands {
   /** Requests that the Device has not done yet. */
@@ -99,6 +127,7 @@ export class ServerCommands {
   readonly #gate: Gate;
   readonly #queue: ReplyQueue;
   readonly #completed: () => void;
+  readonly #pipes: PipePool | null;
   readonly #readOnly: boolean;
   readonly #flagsAllowed: readonly number[];
   readonly #contexts: readonly StatusContext[];
@@ -109,12 +138,11 @@ export class ServerCommands {
 
   /** Replies go to `queue`; `completed` is called after each request that was done later. */
   constructor(
-    device: Device,
-    gate: Gate,
-    state: HandshakeState,
+    { device, gate, state, pipes }: Served,
     queue: ReplyQueue,
     completed: () => void,
   ) {
+    this.#pipes = pipes;
     this.#device = device;
     this.#gate = gate;
     this.#queue = queue;
@@ -250,13 +278,55 @@ export class ServerCommands {
     return refusal("EOVERFLOW", origin, `at most ${PAYLOAD_BYTES_MAX} bytes go in one request`);
   }
 
+  /** A pipe for the data of a read, where one pays and can be had. */
+  #pipeFor(offset: number, length: number): ReplyPipe | null {
+    const device = this.#device;
+    if (length < POUR_BYTES_MIN || this.#pipes === null) return null;
+    // Whoever looks at requests looks at their data too.
+    return device.pours && device.tap === null ? this.#pipes.take(offset, length) : null;
+  }
+
+  /** Reads without a copy. */
+  #readPoured(origin: Origin, pipe: ReplyPipe): void {
+    const { offset, length } = origin;
+    let outcome: Maybe<void>;
+    try {
+      const request = this.#request("read", offset, length, 0, NO_DATA);
+      outcome = this.#device.submit({ ...request, pipe });
+    } catch (error) {
+      this.#pipes?.give(pipe);
+      this.#fail(origin, error);
+      return;
+    }
+    if (outcome === undefined) {
+      this.#sendPoured(origin, pipe);
+      return;
+    }
+    const kept = copyOf(origin);
+    this.#later(outcome, length, null, (error) => {
+      if (error === null && !this.#closed) return this.#sendPoured(kept, pipe);
+      this.#pipes?.give(pipe);
+      if (error !== null && !this.#closed) this.#fail(kept, error);
+    });
+  }
+
+  #sendPoured(origin: Origin, pipe: ReplyPipe): void {
+    const queue = this.#queue;
+    const room = queue.open(this.#encoder.readBytes);
+    const at = room.byteOffset + queue.openStart;
+    this.#encoder.readWhole(this.#viewOf(room), at, origin, origin.length);
+    queue.commitWith({ pipe, release: () => this.#pipes?.give(pipe) });
+  }
+
   #readWhole(origin: Origin): void {
     const { offset, length } = origin;
+    const pipe = this.#pipeFor(offset, length);
+    if (pipe !== null) return this.#readPoured(origin, pipe);
     const { readBytes } = this.#encoder;
     const queue = this.#queue;
     const room = queue.open(readBytes + length);
     const start = queue.openStart;
-    const data = room.subarray(start + readBytes, start + readBytes + length);
+    const data = queue.openPart(readBytes);
     let outcome: Maybe<void>;
     try {
       outcome = this.#device.submit(this.#request("read", offset, length, 0, data));
@@ -385,38 +455,47 @@ export class ServerCommands {
       this.#fail(header, refusal("EINVAL", header, "no metadata context was selected"));
       return;
     }
-    const query = this.#request("extents", header.offset, length, 0, NO_DATA);
-    let outcome: Maybe<void>;
+    const queries = contexts.map(({ id, bitmap }): StatusQuery => ({
+      id,
+      request: makeRequest("extents", header.offset, length, { gate: this.#gate, bitmap }),
+    }));
+    const waits: Promise<void>[] = [];
     try {
-      outcome = this.#device.submit(query);
+      for (const { request } of queries) {
+        const wait = this.#device.submit(request);
+        if (wait !== undefined) waits.push(wait);
+      }
     } catch (error) {
-      this.#fail(header, error);
-      return;
+      if (waits.length === 0) {
+        this.#fail(header, error);
+        return;
+      }
+      waits.push(Promise.reject(error));
     }
-    if (outcome === undefined) {
-      this.#sendStatus(header, contexts, query);
+    if (waits.length === 0) {
+      this.#sendStatus(header, queries);
       return;
     }
     const origin = copyOf(header);
-    this.#later(outcome, STATUS_IN_FLIGHT_BYTES, null, (error) => {
+    this.#later(settled(waits), STATUS_IN_FLIGHT_BYTES, null, (error) => {
       if (this.#closed) return;
-      if (error === null) this.#sendStatus(origin, contexts, query);
+      if (error === null) this.#sendStatus(origin, queries);
       else this.#fail(origin, error);
     });
   }
 
-  #sendStatus(origin: Origin, contexts: readonly StatusContext[], query: Request): void {
+  #sendStatus(origin: Origin, queries: readonly StatusQuery[]): void {
     const encoder = this.#encoder;
-    const limits = {
-      length: query.length,
-      one: (origin.flags & COMMAND_FLAG.REQ_ONE) !== 0,
-      wide: encoder.style === "extended",
-    };
-    contexts.forEach(({ id, statusOf }, index) => {
-      const descriptors = describe(query.extents ?? [], statusOf, limits);
+    const one = (origin.flags & COMMAND_FLAG.REQ_ONE) !== 0;
+    queries.forEach(({ id, request }, index) => {
+      const { length, bitmap, extents = [], runs = [] } = request;
+      const limits = { length, one, wide: encoder.style === "extended" };
+      const descriptors = bitmap === undefined
+        ? describe(extents, allocationOf, limits)
+        : describe(runs, dirtinessOf, limits);
       const reply = this.#queue.reserve(statusChunkBytes(encoder, descriptors.length));
       const { bytes } = reply;
-      const last = index === contexts.length - 1;
+      const last = index === queries.length - 1;
       encodeStatus(
         encoder,
         this.#viewOf(bytes),

@@ -20,11 +20,12 @@ import type { BufferPool } from "../block/pool.ts";
 import type { Gate } from "../block/request.ts";
 import { ProtocolError } from "../stream/frame.ts";
 import { ReplyQueue } from "../stream/reply_queue.ts";
-import type { BlockingSession, OutputBuffer } from "../stream/session.ts";
+import type { BlockingOutput, BlockingSession } from "../stream/session.ts";
+import type { PipePool } from "../sys/pipe.ts";
 import { FrameSplitter } from "../stream/splitter.ts";
 import { COMMAND } from "./constants.ts";
 import type { HandshakeState } from "./export_info.ts";
-import { OUTPUT_BATCH_BYTES, REQUESTS_PER_TURN_MAX } from "./limits.ts";
+import { BULK_FRAME_BYTES_MIN, OUTPUT_BATCH_BYTES, REQUESTS_PER_TURN_MAX } from "./limits.ts";
 import { COMPACT_REQUESTS, EXTENDED_REQUESTS } from "./request_format.ts";
 import { RequestHeader } from "./requests.ts";
 import { ServerCommands } from "./server_commands.ts";
@@ -39,6 +40,8 @@ export interface NbdServerSessionOptions {
   readonly state: HandshakeState;
   /** Bytes that came behind the handshake; they are taken up at the first `takeOutput`. */
   readonly unread?: Uint8Array;
+  /** For replies that go from a file to a socket without a copy; only a driver that knows tails has them. */
+  readonly pipes?: PipePool;
   /** Unsent replies, in bytes, above which requests wait; OUTPUT_BATCH_BYTES if left out. */
   readonly batchBytes?: number;
 }
@@ -51,7 +54,9 @@ export class NbdServerSession implements BlockingSession {
   onWake: (() => void) | null = null;
 
   readonly #extended: boolean;
+  readonly #headerBytes: number;
   readonly #batchBytes: number;
+  readonly #device: Device;
   readonly #pool: BufferPool;
   readonly #splitter: FrameSplitter;
   readonly #queue: ReplyQueue;
@@ -72,17 +77,25 @@ export class NbdServerSession implements BlockingSession {
   #failure: ProtocolError | null = null;
   #receivedBytes = 0;
   #requestCount = 0;
+  /** The last request had a long payload. */
+  #bulk = false;
 
   /** Serves `device` through `gate` as the handshake has settled. */
   constructor(options: NbdServerSessionOptions) {
-    const { device, gate, state, unread } = options;
+    const { device, gate, state, unread, pipes = null } = options;
     this.#extended = state.extended;
     this.#batchBytes = options.batchBytes ?? OUTPUT_BATCH_BYTES;
     const format = state.extended ? EXTENDED_REQUESTS : COMPACT_REQUESTS;
+    this.#headerBytes = format.headerLengthMin;
+    this.#device = device;
     this.#pool = device.pool;
     this.#splitter = new FrameSplitter(format, device.pool);
     this.#queue = new ReplyQueue(device.pool);
-    this.#commands = new ServerCommands(device, gate, state, this.#queue, this.#completed);
+    this.#commands = new ServerCommands(
+      { device, gate, state, pipes },
+      this.#queue,
+      this.#completed,
+    );
     if (unread === undefined || unread.length === 0) return;
     this.#backlog.push(unread);
     this.#stalled = true;
@@ -132,9 +145,32 @@ export class NbdServerSession implements BlockingSession {
     // After DISC nothing may come; whatever does is ignored.
     if (this.#ended || this.#leaving) return;
     this.#receivedBytes += chunk.length;
+    if (this.#device.wantsAhead && this.pendingBytes === 0) this.#tellAhead(chunk);
     this.#backlog.push(chunk);
     this.#drain();
     if (this.#failure !== null) throw this.#failure;
+  }
+
+  /** See BlockingSession. */
+  inputRoom(): Uint8Array<ArrayBuffer> | null {
+    return this.#backlog.length > 0 ? null : this.#splitter.room();
+  }
+
+  /** See BlockingSession. */
+  receivedInto(count: number): void {
+    if (this.#ended || this.#leaving) return;
+    this.#receivedBytes += count;
+    this.#splitter.filled(count);
+    this.#drain();
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  /**
+   * Behind a request with a long payload probably comes another one: only its header is to be read, so that
+   * the payload can be received to where it belongs.
+   */
+  get inputBytesMax(): number {
+    return this.#bulk ? this.#headerBytes : Infinity;
   }
 
   /** See BlockingSession. */
@@ -149,7 +185,7 @@ export class NbdServerSession implements BlockingSession {
   }
 
   /** What is to be sent next. Requests that had to wait for replies to leave are served on the way. */
-  takeOutput(): OutputBuffer<ArrayBuffer> | null {
+  takeOutput(): BlockingOutput | null {
     if (this.#ended) return null;
     if (this.#stalled) {
       this.#drain();
@@ -161,7 +197,7 @@ export class NbdServerSession implements BlockingSession {
       output.release();
       if (this.#stalled && !this.#full()) this.onWake?.();
     };
-    return { bytes: output.bytes, release };
+    return { bytes: output.bytes, tail: output.tail, release };
   }
 
   /**
@@ -229,6 +265,20 @@ export class NbdServerSession implements BlockingSession {
     }
   }
 
+  /** Tells the storage of all reads in a chunk that begins with a request, but the first. */
+  #tellAhead(chunk: Uint8Array): void {
+    const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    const header = new RequestHeader();
+    const last = chunk.length - this.#headerBytes;
+    for (let at = 0, count = 0; at <= last; count++) {
+      if (this.#extended) header.decodeExtended(view, at);
+      else header.decodeCompact(view, at);
+      const { type, offset, length } = header;
+      if (type === COMMAND.READ && count > 0) this.#device.willRead(offset, length);
+      at += this.#headerBytes + (type === COMMAND.WRITE ? length : 0);
+    }
+  }
+
   /** Serves one request; false if there is none that can be served now. */
   #next(): boolean {
     if (!this.#deferred && !this.#decodeNext()) return false;
@@ -253,7 +303,8 @@ export class NbdServerSession implements BlockingSession {
       if (chunk === undefined) return false;
       splitter.push(chunk);
     }
-    const { bytes, start } = splitter;
+    const { bytes, start, end } = splitter;
+    this.#bulk = end - start >= BULK_FRAME_BYTES_MIN;
     const view = this.#view;
     if (view.buffer !== bytes.buffer || view.byteOffset !== bytes.byteOffset) {
       this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

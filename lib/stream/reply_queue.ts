@@ -8,7 +8,7 @@
  */
 import type { BufferPool, PooledBuffer } from "../block/pool.ts";
 import { ARENA_BYTES, ARENA_REPLY_BYTES_MAX } from "./limits.ts";
-import type { OutputBuffer } from "./session.ts";
+import type { BlockingOutput, OutputTail } from "./session.ts";
 
 /** Room for one reply in the output. */
 export interface Reply {
@@ -36,6 +36,8 @@ interface Run {
   readonly arena: Arena;
   readonly start: number;
   end: number;
+  /** What follows it; nothing is added to such a run. */
+  tail: OutputTail | null;
 }
 
 // What only a Region calls on its queue; assigned inside the class, so that it stays private.
@@ -168,10 +170,27 @@ export class ReplyQueue {
     return arena.buffer.bytes;
   }
 
+  /** What of the opened reply comes behind its first `skip` bytes. */
+  openPart(skip: number): Uint8Array<ArrayBuffer> {
+    const arena = this.#opened;
+    if (arena === null) throw new Error("Cannot look at a reply: none was opened");
+    const start = this.openStart + skip;
+    return arena.buffer.part(start, arena.used - start);
+  }
+
   /** The reply that was opened is filled: it may be sent. */
   commit(): void {
     const arena = this.#takeOpened();
     this.#enqueue(arena, this.openStart, arena.used);
+  }
+
+  /** The same, with data behind it that are in a pipe: the queue owns that now. */
+  commitWith(tail: OutputTail): void {
+    this.commit();
+    const last = this.#runs[this.#runs.length - 1];
+    if (last === undefined) throw new Error("Cannot add a tail: the reply is not there");
+    last.tail = tail;
+    this.#unsentBytes += tail.pipe.bytes;
   }
 
   /** The reply that was opened is not sent; its room is used again. */
@@ -208,7 +227,7 @@ export class ReplyQueue {
   }
 
   /** The next bytes to send, or null if nothing is finished. Release them when they are sent. */
-  takeOutput(): OutputBuffer<ArrayBuffer> | null {
+  takeOutput(): BlockingOutput | null {
     const run = this.#runs[this.#taken];
     if (run === undefined) return null;
     this.#taken += 1;
@@ -216,15 +235,18 @@ export class ReplyQueue {
       this.#runs.length = 0;
       this.#taken = 0;
     }
-    const { arena, start, end } = run;
+    const { arena, start, end, tail } = run;
+    const tailBytes = tail === null ? 0 : tail.pipe.bytes;
     let released = false;
     return {
+      tail,
       bytes: arena.buffer.bytes.subarray(start, end),
       release: (): void => {
         if (released) throw new Error("Cannot release an output: it was released before");
         released = true;
-        this.#unsentBytes -= end - start;
+        this.#unsentBytes -= end - start + tailBytes;
         this.#dereference(arena);
+        tail?.release();
       },
     };
   }
@@ -238,7 +260,10 @@ export class ReplyQueue {
     this.#closed = true;
     for (let i = this.#taken; i < this.#runs.length; i++) {
       const run = this.#runs[i];
-      if (run !== undefined) this.#drop(run.arena, run.end - run.start);
+      if (run === undefined) continue;
+      const { arena, start, end, tail } = run;
+      this.#drop(arena, end - start + (tail === null ? 0 : tail.pipe.bytes));
+      tail?.release();
     }
     this.#runs.length = this.#taken = 0;
   }
@@ -275,11 +300,13 @@ export class ReplyQueue {
   /** Makes bytes ready to be sent, together with those before them if they follow on. */
   #enqueue(arena: Arena, start: number, end: number): void {
     const last = this.#runs[this.#runs.length - 1];
-    if (last !== undefined && last.arena === arena && last.end === start) {
+    if (
+      last !== undefined && last.arena === arena && last.end === start && last.tail === null
+    ) {
       last.end = end;
       arena.references -= 1;
     } else {
-      this.#runs.push({ arena, start, end });
+      this.#runs.push({ arena, start, end, tail: null });
     }
   }
 

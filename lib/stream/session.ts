@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { ReplyPipe } from "../block/request.ts";
 
 /** Bytes on their way out. A PooledBuffer is one. */
 export interface OutputBuffer<B extends ArrayBufferLike = ArrayBufferLike> {
@@ -11,6 +12,20 @@ export interface OutputBuffer<B extends ArrayBufferLike = ArrayBufferLike> {
   readonly bytes: Uint8Array<B>;
   /** Gives the memory back; called once, when the bytes were sent or never will be. */
   release(): void;
+}
+
+/** What follows the bytes of an output: data on their way from a file, that this process does not touch. */
+export interface OutputTail {
+  /** The pipe, which holds this output's data and nothing else. */
+  readonly pipe: ReplyPipe;
+  /** Takes the pipe back, empty or not; called once, by `release` of the output. */
+  release(): void;
+}
+
+/** An output of a session that the blocking driver runs. */
+export interface BlockingOutput extends OutputBuffer<ArrayBuffer> {
+  /** What is sent behind `bytes`; null for most outputs. */
+  readonly tail: OutputTail | null;
 }
 
 /** A protocol over bytes. It opens nothing and reads no clock; every driver can run it. */
@@ -48,12 +63,21 @@ export interface ByteSession {
  */
 export interface BlockingSession extends ByteSession {
   /** See ByteSession; system calls take no shared memory. */
-  takeOutput(): OutputBuffer<ArrayBuffer> | null;
+  takeOutput(): BlockingOutput | null;
   /**
    * The driver wants to use the memory of the chunk that it gave last again: the session copies what it
    * still needs of it. False if it cannot, because work in flight uses it: the memory is then its own.
    */
   releaseInput(): boolean;
+  /**
+   * Where the driver should put what comes next, if that is no memory of its own: a long message that has
+   * arrived in part is not copied. `receivedInto` then tells how much has come.
+   */
+  inputRoom(): Uint8Array<ArrayBuffer> | null;
+  /** `count` bytes, at least 1, were received into the room that `inputRoom` gave last. Throws as `receive` does. */
+  receivedInto(count: number): void;
+  /** Most bytes that it makes sense to receive next into memory of the driver, at least 1. */
+  readonly inputBytesMax: number;
   /** Bytes of the input that wait, those of a part of a frame too. */
   readonly pendingBytes: number;
   /** Bytes of input so far. */

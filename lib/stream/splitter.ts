@@ -142,6 +142,22 @@ export class FrameSplitter {
     this.#position = 0;
   }
 
+  /**
+   * Where the next bytes of a frame that has arrived in part go, for whoever can receive into any memory;
+   * then `filled` has to be called. Null if no such frame was begun: `push` takes what comes then.
+   */
+  room(): Uint8Array<ArrayBuffer> | null {
+    const assembly = this.#assembly;
+    if (assembly === null || this.#position < this.#chunk.length) return null;
+    const { bytes } = assembly.bytes.length > this.#assembled ? assembly : this.#grow(assembly, 0);
+    return bytes.subarray(this.#assembled, this.#wanted);
+  }
+
+  /** `count` bytes were put at the beginning of the room. */
+  filled(count: number): void {
+    this.#assembled += count;
+  }
+
   /** Forgets everything and gives all memory back. */
   reset(): void {
     this.#releaseCurrent();

@@ -31,6 +31,7 @@ import {
   fileStatus,
 } from "./file_status.ts";
 import { type Libc, libc } from "./libc.ts";
+import type { Pipe } from "./pipe.ts";
 import { SystemError } from "./system_error.ts";
 
 /** Flags of open(2); those of O_DIRECT differ by architecture. */
@@ -61,8 +62,19 @@ interface Facts {
   readonly zeroesItself: boolean;
 }
 
-/** A file or block device through the page cache. */
-class BufferedFile implements RawFile {
+let lastLength = 0, lastBigLength = 0n;
+
+/** A length as a bigint. Making one costs as much as a tenth of a read, and most are as long as the one before. */
+function bigLength(length: number): bigint {
+  if (length !== lastLength) {
+    lastLength = length;
+    lastBigLength = BigInt(length);
+  }
+  return lastBigLength;
+}
+
+/** A file or block device; through the page cache, if what it was opened with does not say otherwise. */
+class PlainFile implements RawFile {
   readonly path: string;
   readonly isBlockDevice: boolean;
   readonly readOnly: boolean;
@@ -98,7 +110,7 @@ class BufferedFile implements RawFile {
   }
 
   read(into: Uint8Array<ArrayBuffer>, offset: number): void {
-    const done = this.libc.pread(this.descriptor, into, BigInt(into.length), BigInt(offset));
+    const done = this.libc.pread(this.descriptor, into, bigLength(into.length), BigInt(offset));
     if (done !== into.length) this.#readRest(into, offset, done);
   }
 
@@ -115,7 +127,7 @@ class BufferedFile implements RawFile {
   }
 
   write(from: Uint8Array<ArrayBuffer>, offset: number): void {
-    const done = this.libc.pwrite(this.descriptor, from, BigInt(from.length), BigInt(offset));
+    const done = this.libc.pwrite(this.descriptor, from, bigLength(from.length), BigInt(offset));
     if (done !== from.length) this.#writeRest(from, offset, done);
   }
 
@@ -229,6 +241,29 @@ class BufferedFile implements RawFile {
   }
 }
 
+/** A file through the page cache, whose pages can be sent as they are. */
+class BufferedFile extends PlainFile {
+  pour(pipe: Pipe, offset: number, length: number): void {
+    for (let at = 0; at < length;) {
+      const done = pipe.fill(this.descriptor, offset + at, length - at);
+      if (done > 0) at += done;
+      else if (done === 0) return pipe.write(new Uint8Array(length - at));
+      else {
+        const errno = lastErrno();
+        // Files of some file systems cannot be spliced.
+        if (errno === EINVAL) return this.#pourCopy(pipe, offset + at, length - at);
+        if (errno !== EINTR) fail("read", this.path);
+      }
+    }
+  }
+
+  #pourCopy(pipe: Pipe, offset: number, length: number): void {
+    const copy = new Uint8Array(length);
+    this.read(copy, offset);
+    pipe.write(copy);
+  }
+}
+
 /** Bytes whose address is a multiple of DIRECT_MEMORY_ALIGNMENT. Their buffer never moves. */
 function alignedMemory(length: number): Uint8Array<ArrayBuffer> {
   const memory = new Uint8Array(length + DIRECT_MEMORY_ALIGNMENT);
@@ -243,7 +278,7 @@ function alignedMemory(length: number): Uint8Array<ArrayBuffer> {
  * the cost of a copy. Unaligned ranges are refused here: some file systems would take them, silently
  * through the page cache.
  */
-class DirectFile extends BufferedFile {
+class DirectFile extends PlainFile {
   readonly #memory = alignedMemory(DIRECT_CHUNK_BYTES);
 
   #requireAligned(call: string, offset: number, length: number): void {

@@ -5,6 +5,8 @@
  * @module
  */
 
+import type { Pipe } from "./pipe.ts";
+
 /** How to open a file. */
 export interface FileOpenOptions {
   /** Open for reading alone. */
@@ -45,6 +47,11 @@ export interface RawFile {
   allocated(): number;
   /** Fills `into` from `offset`; bytes past the end of the file read as zeroes. */
   read(into: Uint8Array, offset: number): void;
+  /**
+   * Puts `length` bytes from `offset` into an empty pipe that has room for them, without a copy where the
+   * system can; absent where it never can. After an error the pipe may hold some of them.
+   */
+  pour?(pipe: Pipe, offset: number, length: number): void;
   /** Writes all of `from` at `offset`. */
   write(from: Uint8Array, offset: number): void;
   /** fdatasync on this thread: may block for long. */

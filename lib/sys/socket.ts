@@ -217,10 +217,17 @@ export function prepareInherited(fd: number): void {
   ) fail("set flags of", `descriptor ${fd}`);
 }
 
-/** Receives what is there: bytes put into `into`, 0 at the end of the stream, WOULD_BLOCK if nothing is there now. */
-export function receive(fd: number, into: Uint8Array<ArrayBuffer>): number {
+/**
+ * Receives what is there, up to `length` bytes: bytes put into `into`, 0 at the end of the stream, WOULD_BLOCK
+ * if nothing is there now.
+ */
+export function receive(
+  fd: number,
+  into: Uint8Array<ArrayBuffer>,
+  length: number = into.length,
+): number {
   for (;;) {
-    const count = socketCalls().recv(fd, into, BigInt(into.length), c.MSG_DONTWAIT);
+    const count = socketCalls().recv(fd, into, BigInt(length), c.MSG_DONTWAIT);
     if (count >= 0) return count;
     const number = lastErrno();
     if (number === EAGAIN) return WOULD_BLOCK;
@@ -245,6 +252,14 @@ export function send(
     if (number === EAGAIN) return WOULD_BLOCK;
     if (number !== EINTR) fail("send to", `socket ${fd}`);
   }
+}
+
+/**
+ * Memory in bytes that is taken by what was sent: on a unix connection what the peer has not read, over TCP
+ * what its system has not confirmed.
+ */
+export function unreadBytes(fd: number): number {
+  return socketCalls().ioctl(fd, c.SIOCOUTQ, INT_BYTES) === 0 ? INT[0] ?? 0 : 0;
 }
 
 /** Ends a direction: "write" tells the peer that no more comes. A connection that is gone already is fine. */

@@ -22,6 +22,9 @@ const SYMBOLS = {
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
   sched_yield: { parameters: [], result: "i32" },
+  usleep: { parameters: ["u32"], result: "i32" },
+  prctl: { parameters: ["i32", "usize"], result: "i32" },
+  ioctl: { parameters: ["i32", "usize", "buffer"], result: "i32" },
   sysconf: { parameters: ["i32"], result: "i64" },
   clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
   poll: { parameters: ["buffer", "usize", "i32"], result: "i32" },
@@ -76,6 +79,10 @@ export const TCP_NODELAY = 1,
   IPV6_V6ONLY = 26;
 /** Flags of send and recv. */
 export const MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000;
+/** Request of ioctl: bytes that were sent and not taken yet. */
+export const SIOCOUTQ = 0x5411n;
+/** Option of prctl. */
+export const PR_SET_TIMERSLACK = 29;
 /** Directions of shutdown. */
 export const SHUT_RD = 0, SHUT_WR = 1, SHUT_RDWR = 2;
 /** Commands and flags of fcntl. */

@@ -311,8 +311,8 @@ class Replay {
   async #letOthersRun(timeUs: number): Promise<void> {
     const { clock, progress, signal } = this.#options;
     signal?.throwIfAborted();
-    if (clock.now() - this.#turnUs < REPLAY_TURN_US) return;
     progress?.(timeUs, this.#tally.requests);
+    if (clock.now() - this.#turnUs < REPLAY_TURN_US) return;
     await turn();
     this.#turnUs = clock.now();
   }

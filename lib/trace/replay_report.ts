@@ -5,24 +5,8 @@
  */
 import type { Errno } from "../block/errors.ts";
 import { type Operation, OPERATIONS } from "../block/request.ts";
-import { Histogram } from "../block/statistics.ts";
+import { Histogram, type Percentiles, percentiles } from "../block/statistics.ts";
 import { MISMATCHES_TOLD_MAX } from "./limits.ts";
-
-/** Percentiles of times in µs; upper bounds at most 12 % too large. All 0 if nothing was counted. */
-export interface Percentiles {
-  /** Values that were counted. */
-  readonly count: number;
-  /** Half of the values are not larger. */
-  readonly p50Us: number;
-  /** 90 of 100 are not larger. */
-  readonly p90Us: number;
-  /** 99 of 100 are not larger. */
-  readonly p99Us: number;
-  /** 999 of 1000 are not larger. */
-  readonly p999Us: number;
-  /** The largest. */
-  readonly maxUs: number;
-}
 
 /** What is compared for one operation. */
 export interface OperationReport {
@@ -78,18 +62,6 @@ export interface ReplayReport {
   readonly failures: readonly Mismatch[];
   /** Requests that do not fit the device and were left out. */
   readonly skipped: number;
-}
-
-/** The percentiles of a histogram. */
-export function percentiles(histogram: Histogram): Percentiles {
-  return {
-    count: histogram.count,
-    p50Us: histogram.percentileUs(0.5),
-    p90Us: histogram.percentileUs(0.9),
-    p99Us: histogram.percentileUs(0.99),
-    p999Us: histogram.percentileUs(0.999),
-    maxUs: Math.ceil(histogram.maxUs),
-  };
 }
 
 class OperationTally {

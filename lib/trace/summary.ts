@@ -10,7 +10,7 @@ import { Histogram } from "../block/statistics.ts";
 import { BinAxis, BinHistograms, BinNumbers, type BinRange } from "./bins.ts";
 import type { CompleteEvent, SubmitEvent } from "./event.ts";
 import { CONNECTIONS_MAX, SUMMARY_TIME_BINS } from "./limits.ts";
-import { type Percentiles, percentiles } from "./replay_report.ts";
+import { type Percentiles, percentiles } from "../block/statistics.ts";
 import {
   followRequests,
   type RequestCounts,

@@ -87,3 +87,30 @@ Deno.test("sharedPoolFigures() and sumOfPools() tell what pools of several threa
   assert.deepEqual([seen.takenCount, seen.takenBytes, seen.keptBytes], [0, 0, 12_288]);
   assert.equal(sumOfPools([seen, other]).scarce, false);
 });
+
+Deno.test("PooledBuffer.part() gives the bytes asked for, and the same view again", () => {
+  const pool = new BufferPool();
+  const buffer = pool.take(300_000);
+  const { bytes } = buffer;
+  for (let at = 0; at < bytes.length; at++) bytes[at] = at % 251;
+  const check = (start: number, length: number): Uint8Array => {
+    const part = buffer.part(start, length);
+    assert.equal(part.length, length);
+    assert.ok(part.every((byte, index) => byte === (start + index) % 251));
+    return part;
+  };
+  const far = check(250_000, 4096), first = check(16, 4096);
+  // Two that share a place in the list of those kept.
+  check(17, 4096);
+  check(16, 5000);
+  assert.notEqual(check(16, 4096), first);
+  assert.equal(check(250_000, 4096), far);
+  assert.equal(check(300_000, 0).length, 0);
+  for (const [start, length] of [[-1, 1], [0, 300_001], [299_999, 2]] as const) {
+    assert.throws(() => buffer.part(start, length), RangeError);
+  }
+  buffer.release();
+  const again = pool.take(299_000);
+  assert.equal(again.part(250_000, 4096), far, "it went with its memory");
+  again.release();
+});

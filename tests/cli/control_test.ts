@@ -216,6 +216,7 @@ Deno.test("dmu ls lists targets in at most 80 columns, with errors below", () =>
     assert.equal(lines[4], "e: it\ufffd failed");
     const { targets } = JSON.parse((await run("ls", "--json")).stdout);
     assert.deepEqual(targets[1], {
+      bitmaps: [],
       name: "d",
       state: 4,
       backend: "memory:64M",

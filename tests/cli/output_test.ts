@@ -27,7 +27,7 @@ Deno.test("progressLine() fits its columns and tells share, rate and time left",
     progressLine("copy", gib / 4, gib, 64 * 2 ** 20),
     "copy █████░░░░░░░░░░░░░░░ 25% of 1 GiB, 64 MiB/s, 12 s left",
   );
-  assert.equal(progressLine("copy", 0, 0, 0), "copy ████████████████████100% of 0 B");
+  assert.equal(progressLine("copy", 0, 0, 0), "copy ████████████████████ 100% of 0 B");
   for (const columns of [10, 40, 80, 200]) {
     const line = progressLine("verify", 5e15, 9e15, 123456789, columns);
     assert.ok(line.length < Math.min(columns, 80) + 1, `${columns}: ${line}`);

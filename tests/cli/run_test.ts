@@ -9,6 +9,7 @@ const COMMANDS = [
   "serve",
   "info",
   "copy",
+  "bench",
   "simulate",
   "table",
   "backends",

@@ -18,6 +18,8 @@ nbd = [
   "tcp:10809",
 ]
 
+driver = "streams"
+
 [tls]
 certificates = "/etc/dmu/tls"
 require = true
@@ -68,6 +70,7 @@ Deno.test("parseConfig() reads a whole file", () => {
   ]);
   assert.deepEqual(config.tls, { certificates: "/etc/dmu/tls", require: true });
   assert.equal(config.connectionsMax, 20);
+  assert.equal(config.driver, "streams");
   const shown = config.targets.map(({ name, description, readOnly, spec }) => [
     name,
     description,

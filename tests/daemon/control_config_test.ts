@@ -32,6 +32,7 @@ Deno.test("parseConfig() reads control, state, hooks and filters; nothing to ser
     ifFree: false,
   });
   assert.equal(config.stateDir, "/var/lib/dmu");
+  assert.equal(config.logDir, "/var/lib/dmu/logs");
   assert.deepEqual(config.hooks, new Map([["page", ["/usr/local/bin/page-operator", "disk"]]]));
   assert.deepEqual([config.targets, config.endpoints, config.defaultTarget], [[], [], null]);
 
@@ -45,6 +46,8 @@ Deno.test("parseConfig() reads control, state, hooks and filters; nothing to ser
     ["two", "two:?size=3"],
   ]);
   assert.deepEqual([...rest.hooks], []);
+  assert.equal(rest.logDir, null);
+  assert.equal(finishConfig({ logDir: "/tmp/x" }).logDir, "/tmp/x");
 });
 
 Deno.test("parseConfig() says where a control table is wrong", () => {

@@ -15,6 +15,7 @@ import { systemContext } from "../../lib/daemon/context.ts";
 import { type Daemon, startDaemon } from "../../lib/daemon/daemon.ts";
 import { parseEndpoint } from "../../lib/daemon/endpoint.ts";
 import { registerModule } from "../../lib/daemon/external_backend.ts";
+import { POUR_BYTES_MIN } from "../../lib/nbd/limits.ts";
 import { MemoryLog } from "../support/context.ts";
 import { fatal } from "../support/fatal_backend.ts";
 
@@ -72,6 +73,10 @@ async function withDaemon(
   } finally {
     await Deno.remove(dir, { recursive: true });
   }
+}
+
+function openDescriptors(): number {
+  return [...Deno.readDirSync("/proc/self/fd")].length;
 }
 
 /** Resolves when something is so; fails if it does not become so for long. */
@@ -217,11 +222,17 @@ Deno.test("a thread that dies takes its target and connections with it, and noth
   assert.equal(fatal.name, "fatal");
   await withDaemon({ specs }, async ({ daemon, log, connect }) => {
     await using good = await connect("good");
+    const descriptors = openDescriptors();
     const victims = [await connect("bad"), await connect("bad")];
     await Promise.all(victims.map((client) => write(client, 0, 1)));
     assert.equal(daemon.targets.get("bad")?.driver, "blocking");
     const [first] = victims;
     assert.ok(first !== undefined);
+    // What is long comes through a pipe.
+    const long = new Uint8Array(POUR_BYTES_MIN);
+    await first.submit(makeRequest("read", 0, long.length, { data: long }));
+    assert.equal(long[0], 1);
+    assert.ok(openDescriptors() >= descriptors + 2 * victims.length + 2);
     const { device } = daemon.targets.get("bad") ?? assert.fail();
     await assert.rejects(read(first, MIB - BLOCK));
     await until(() => daemon.targets.get("bad") === undefined);
@@ -234,5 +245,6 @@ Deno.test("a thread that dies takes its target and connections with it, and noth
     assert.equal((await read(good, 0))[0], 5);
     assert.equal([...daemon.files].length, 1);
     for (const client of victims) await client[Symbol.asyncDispose]().catch(() => {});
+    await until(() => openDescriptors() <= descriptors);
   });
 });

@@ -206,6 +206,28 @@ Deno.test("a log that this daemon does not know is answered as if there were non
   assert.equal(await log.inSync(3), true);
 });
 
+Deno.test("what the kernel asks of a daemon without its log is answered in full once it has it", async () => {
+  const pair = new DirectPair();
+  const log = await core(pair, "disk log 8 nosync");
+  await log.resume();
+  const questions: readonly (readonly [() => Promise<unknown>, unknown])[] = [
+    [() => log.inSync(9), true],
+    [() => log.isClean(9), true],
+    [() => log.syncCount(), 16],
+    [() => log.statusInfo(), "3 disk log A"],
+    [() => log.isRemoteRecovering(9), false],
+    [() => log.resyncWork(), null],
+  ];
+  for (const [ask, expected] of questions) {
+    pair.session?.close();
+    pair.session = pair.newSession();
+    const asked = ask();
+    await settled();
+    pair.clock.advance(2_000_000);
+    assert.deepEqual(await asked, expected, ask.toString());
+  }
+});
+
 Deno.test("without a daemon the kernel tries every two seconds, and marks survive", async () => {
   const pair = new DirectPair();
   const log = await core(pair, "disk log 8 nosync");

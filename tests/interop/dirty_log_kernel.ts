@@ -7,8 +7,14 @@
  */
 import assert from "node:assert/strict";
 import type { Clock } from "../../lib/block/context.ts";
-import { CONNECTOR_GROUP, REQUEST_TYPES as t } from "../../lib/dirty_log/constants.ts";
+import {
+  CONNECTOR_GROUP,
+  FRAME_OFFSETS,
+  REQUEST_HEADER_BYTES,
+  REQUEST_TYPES as t,
+} from "../../lib/dirty_log/constants.ts";
 import { inspectLog } from "../../lib/dirty_log/inspect.ts";
+import { DATAGRAM_BYTES_MAX, PAYLOAD_BYTES_MAX } from "../../lib/dirty_log/limits.ts";
 import { encodeFrame, makeMessage } from "../../lib/dirty_log/message.ts";
 import { encodeWords } from "../../lib/dirty_log/payload.ts";
 import { SimulatedLogKernel } from "../../lib/dirty_log/simulator/kernel.ts";
@@ -25,12 +31,16 @@ import { POLL_IN, PollSet } from "../../lib/sys/poll.ts";
 import { closeDescriptor } from "../../lib/sys/socket.ts";
 import { testClock } from "../../lib/testing/context.ts";
 import { seededRandom } from "../../lib/testing/random.ts";
-import { type DmuServer, runFails, scriptProgram, startDmu } from "../support/tools.ts";
+import { type DmuServer, runFails, runOk, scriptProgram, startDmu } from "../support/tools.ts";
 
 const MAIN = new URL("../../cli/main.ts", import.meta.url);
 const GROUPS = 1 << CONNECTOR_GROUP - 1;
 /** What the kernel takes for 15 and 2 seconds is a tenth of that here. */
 const HASTE = 10;
+/** Requests of a flood: more than a socket of some MiB holds. */
+const FLOOD_REQUESTS = 40_000;
+/** Time in ms until what is shown once a second must have been seen. */
+const SHOWN_MS_MAX = 60_000;
 
 /** The kernel's end of the socket. */
 class Pump {
@@ -198,6 +208,60 @@ async function noise(): Promise<void> {
   assert.equal((await pump.kernel.consult({ uuid: "x", luid: 1n, type: t.DTR })).error, 0);
 }
 
+/** Payloads longer than the kernel's own, and datagrams longer than any, end nothing and mark nothing. */
+async function oversize(): Promise<void> {
+  const log = await create("big", "core 8 nosync", 5n);
+  assert.equal(await log.resume(), 0);
+  for (const bytes of [PAYLOAD_BYTES_MAX + 4, 4_000, DATAGRAM_BYTES_MAX, 60_000]) {
+    const plain = encodeFrame(makeMessage({ uuid: "big", luid: 5n, seq: 77, type: t.MARK_REGION }));
+    const frame = new Uint8Array(plain.length + bytes);
+    frame.set(plain);
+    const view = new DataView(frame.buffer);
+    view.setUint32(FRAME_OFFSETS.netlinkLength, frame.length, true);
+    view.setUint16(FRAME_OFFSETS.connectorLength, REQUEST_HEADER_BYTES + bytes, true);
+    view.setUint32(FRAME_OFFSETS.dataSize, bytes, true);
+    pump.send(frame);
+  }
+  assert.equal(await log.isClean(0), true, "a payload of zeroes names region 0");
+  await log.destroy();
+}
+
+/** More requests than the socket holds, whose answers nobody reads: what is asked afterwards is answered. */
+async function flood(): Promise<void> {
+  const log = await create("flood", "core 8 nosync", 6n);
+  assert.equal(await log.resume(), 0);
+  for (let count = 0; count < FLOOD_REQUESTS; count += 1) {
+    const data = encodeWords(count % 32);
+    const seq = 2 ** 31 + count, type = t.MARK_REGION;
+    pump.send(encodeFrame(makeMessage({ uuid: "flood", luid: 6n, seq, type, data })));
+  }
+  assert.deepEqual([await log.isClean(31), await log.syncCount()], [false, 32]);
+  await log.destroy();
+}
+
+/** A table is swapped for one with integrated flushes and twice the length. */
+async function swapped(): Promise<void> {
+  const before = await create("swap", "disk swap 8 nosync", 7n);
+  assert.equal(await before.resume(), 0);
+  before.mark(3);
+  assert.equal(await before.flush(), 0);
+  const table = { uuid: "swap", sectors: 512, text: "disk swap 8", integratedFlush: true };
+  const after = await SimulatedUserspaceLog.create(pump.kernel, table, 8n);
+  assert.deepEqual([await before.presuspend(), await before.postsuspend()], [0, 0]);
+  assert.equal(await after.resume(), 0);
+  await before.destroy();
+  assert.equal(await after.syncCount(), 31, "region 3 and the new ones are out of sync");
+  await recoverAll(after);
+  after.mark(40);
+  assert.equal(await after.flush(), 0);
+  assert.equal(inspectLog(systemFiles, `${folder}/swap`).clean.has(40), false);
+  after.clear(40);
+  assert.equal(await after.flush(), 0);
+  assert.deepEqual([await after.presuspend(), await after.postsuspend()], [0, 0]);
+  await after.destroy();
+  assert.equal(inspectLog(systemFiles, `${folder}/swap`).clean.count, 64);
+}
+
 /** A thousand logs that all write at once; gives requests a second. */
 async function thousand(): Promise<number> {
   const logs = await Promise.all(
@@ -220,6 +284,26 @@ async function thousand(): Promise<number> {
   return Math.round(rate);
 }
 
+/** A daemon with a control plane shows the logs that it keeps, and `dmu log ls` prints them. */
+async function shown(): Promise<void> {
+  const [path = "", ...rest] = scriptProgram(MAIN);
+  const control = `unix:${folder}/control`;
+  const program = [path, ...rest, "serve", "--json"];
+  const server = await startDmu(["--logs", folder, "--control", control], { program });
+  const log = await create("shown.1", "disk shown 8 nosync", 1n);
+  assert.equal(await log.resume(), 0);
+  log.mark(5);
+  assert.equal(await log.flush(), 0);
+  const list = async (): Promise<string> =>
+    await runOk(path, [...rest, "log", "ls", "--control", control]);
+  const until = performance.now() + SHOWN_MS_MAX;
+  const line = /^shown\.1 +active +32 +32 +1 +[1-9]\d* +\S+\/shown$/m;
+  while (!line.test(await list())) assert.ok(performance.now() < until, await list());
+  await log.destroy();
+  while (await list() !== "no logs\n") assert.ok(performance.now() < until, await list());
+  await server.stop();
+}
+
 let daemon = await startDaemon();
 await lives();
 const [path = "", ...rest] = program;
@@ -227,12 +311,16 @@ const second = await runFails(path, rest);
 assert.match(second, /Cannot serve logs: port \d+ of the kernel connector gets their requests/);
 daemon = await killed(daemon);
 await noise();
+await oversize();
+await flood();
+await swapped();
 const lateAnswers = await late(daemon);
 const rate = await thousand();
 const memory_kib = Number(
   /VmRSS:\s+(\d+)/.exec(Deno.readTextFileSync(`/proc/${daemon.pid}/status`))?.[1] ?? 0,
 );
 await daemon.stop();
+await shown();
 pump.close();
 await Deno.stdout.write(
   new TextEncoder().encode(`${JSON.stringify({ lateAnswers, rate, memory_kib })}\n`),

@@ -10,7 +10,7 @@ import { interopTest, runFails, runOk, scriptProgram, withTempDir } from "../sup
 const KERNEL = new URL("./dirty_log_kernel.ts", import.meta.url);
 const MAIN = new URL("../../cli/main.ts", import.meta.url);
 /** Time in ms for the whole play. */
-const PLAY_MS_MAX = 120_000;
+const PLAY_MS_MAX = 300_000;
 
 interopTest("dmu log serve answers a kernel over the connector", ["unshare"], async () => {
   await withTempDir(async (folder) => {

@@ -66,7 +66,9 @@ async function minorOf(client: XenstoreClient, target: string): Promise<string> 
       for (const minor of await client.directory("/dmu/file")) {
         const path = `/dmu/file/${minor}`;
         if (await valueOf(client, `${path}/target`) !== target) continue;
-        if (await valueOf(client, `${path}/state`) === "active") return minor;
+        if (await valueOf(client, `${path}/state`) !== "active") continue;
+        // A client may look at the export over a connection of its own first.
+        if (Number(await valueOf(client, `${path}/active`)) > 0) return minor;
       }
     }
   } finally {

@@ -41,6 +41,7 @@ function fileOf(daemon: Daemon, target: string): OpenFile | null {
 
 /** Starts a victim, revokes it in mid-run, and gives what it says. */
 async function revokeOne(folder: string, daemon: Daemon): Promise<void> {
+  const driver = daemon.targets.get("victim")?.driver;
   const device = daemon.targets.get("victim")?.device;
   assert.ok(device !== undefined);
   const done = (): number =>
@@ -53,54 +54,60 @@ async function revokeOne(folder: string, daemon: Daemon): Promise<void> {
   let released = 0;
   file.onexit.add({ name: "count", run: () => void (released += 1) });
   file.revoke();
-  const atRevoke = done() + device.inFlight;
+  // A thread of its own may be in one request, which counts as in flight a moment after it has entered.
+  const doneThen = done();
+  const most = doneThen + (driver === "blocking" ? 1 : device.inFlight);
   await file.drain();
   assert.equal(device.inFlight, 0, "drained with operations inside");
   await file.released;
   const { code, stderr } = await running;
-  assert.equal(done(), atRevoke, "an operation has entered after the revocation");
+  if (driver === "streams") assert.equal(done(), most, "an operation got lost");
+  assert.ok(done() <= most, "an operation has entered after the revocation");
   assert.notEqual(code, 0, `the victim has not noticed: ${stderr}`);
   assert.equal(released, 1);
   await until("its file is gone", () => fileOf(daemon, "victim") === null);
 }
 
-interopTest(
-  "fio is revoked in mid-run again and again, another fio sees nothing",
-  ["fio"],
-  async () => {
-    await withTempDir(async (folder) => {
-      const targets = ["victim", "other"].map((name) => ({
-        name,
-        spec: parseSpec("memory:16M"),
-        description: "",
-        readOnly: false,
-      }));
-      const config = finishConfig({ targets, endpoints: [parseEndpoint(`unix:${folder}/s`)] });
-      const log = new MemoryLog();
-      const daemon = await startDaemon(config, { registry: defaultRegistry(), log });
-      try {
-        const verify = ["--rw=randwrite", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1"];
-        let over = false;
-        const verifying = (async (): Promise<number> => {
-          let runs = 0;
-          for (; !over; runs += 1) {
-            const { code, stdout, stderr } = await fio(folder, daemon, "other", verify);
-            assert.equal(code, 0, stdout + stderr);
-          }
-          return runs;
-        })();
+for (const driver of ["streams", "blocking"] as const) {
+  interopTest(
+    `fio is revoked in mid-run again and again, another fio sees nothing (${driver})`,
+    ["fio"],
+    async () => {
+      await withTempDir(async (folder) => {
+        const targets = ["victim", "other"].map((name) => ({
+          name,
+          spec: parseSpec("memory:16M"),
+          description: "",
+          readOnly: false,
+        }));
+        const endpoints = [parseEndpoint(`unix:${folder}/s`)];
+        const config = finishConfig({ targets, endpoints, driver });
+        const log = new MemoryLog();
+        const daemon = await startDaemon(config, { registry: defaultRegistry(), log });
         try {
-          await until("the other one works", () => fileOf(daemon, "other") !== null);
-          for (let round = 0; round < ROUNDS; round += 1) await revokeOne(folder, daemon);
+          const verify = ["--rw=randwrite", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1"];
+          let over = false;
+          const verifying = (async (): Promise<number> => {
+            let runs = 0;
+            for (; !over; runs += 1) {
+              const { code, stdout, stderr } = await fio(folder, daemon, "other", verify);
+              assert.equal(code, 0, stdout + stderr);
+            }
+            return runs;
+          })();
+          try {
+            await until("the other one works", () => fileOf(daemon, "other") !== null);
+            for (let round = 0; round < ROUNDS; round += 1) await revokeOne(folder, daemon);
+          } finally {
+            over = true;
+            assert.ok(await verifying > 0);
+          }
+          await until("all connections are over", () => daemon.connectionCount === 0);
         } finally {
-          over = true;
-          assert.ok(await verifying > 0);
+          await daemon.stop();
         }
-        await until("all connections are over", () => daemon.connectionCount === 0);
-      } finally {
-        await daemon.stop();
-      }
-      assert.deepEqual(log.lines.filter((line) => line.startsWith("error")), []);
-    });
-  },
-);
+        assert.deepEqual(log.lines.filter((line) => line.startsWith("error")), []);
+      });
+    },
+  );
+}

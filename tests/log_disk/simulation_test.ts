@@ -19,7 +19,7 @@ import { NO_FAULTS } from "./simulation/world.ts";
 
 const ENGINE: Engine = { LogDisk, Collector };
 /** Seeds of the suite's share. */
-const SEEDS = 250;
+const SEEDS = 1000;
 /** Seeds after which a planted bug counts as not found. */
 const SEEDS_TO_FIND = 400;
 
@@ -41,14 +41,14 @@ Deno.test("LogDisk loses nothing, whoever writes, is held up, is killed or colle
   }
   // What a run is about came to pass often enough to mean something.
   for (const what of ["attached", "flushed", "read", "collected", "killed", "write refused"]) {
-    assert.ok((counts[what] ?? 0) >= SEEDS / 2, `${what}: ${counts[what]}`);
+    assert.ok((counts[what] ?? 0) >= SEEDS / 4, `${what}: ${counts[what]}`);
   }
 });
 
 /** One host and its successors, with nothing else that goes wrong. */
 const QUIET: Scenario = {
   seed: 11,
-  steps: 60,
+  steps: 50,
   hostsMax: 1,
   faults: NO_FAULTS,
   checkpointObjects: 6,
@@ -66,6 +66,11 @@ Deno.test("LogDisk loses nothing when its host is killed at any of its calls", a
       await simulate(ENGINE, { ...QUIET, killPoint: { call, point } });
     }
   }
+});
+
+Deno.test("LogDisk begins again if a name was deleted and claimed in vain while it attached", async () => {
+  const { calls } = await simulate(ENGINE, { ...scenarioOf(22_846), steps: 138 });
+  assert.ok(calls.length > 100);
 });
 
 Deno.test("a simulation of the same seed is the same run", async () => {

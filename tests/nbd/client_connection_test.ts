@@ -116,7 +116,7 @@ for (const chunkBytesMax of [3, 1000, 1 << 20]) {
     await withServer({ chunkBytesMax }, async ({ connection }) => {
       const { negotiated } = connection;
       assert.equal(negotiated.size, SIZE);
-      assert.ok(negotiated.extended && negotiated.allocationContext !== null);
+      assert.ok(negotiated.extended && negotiated.statusContext !== null);
       const data = new Uint8Array(50_001);
       new SeededRandom(7).fill(data);
       await connection.write(data, 4097, COMMAND_FLAG.FUA);

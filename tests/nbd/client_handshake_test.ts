@@ -146,7 +146,7 @@ Deno.test("negotiateExport() opens an export with extended headers", () => {
     extended: true,
     exportName: "disk",
     size: 12_345,
-    allocationContext: 0,
+    statusContext: 0,
     facts: {
       size: 12_345n,
       flags: FLAGS,
@@ -168,11 +168,11 @@ Deno.test("negotiateExport() opens an export with extended headers", () => {
 
 Deno.test("negotiateExport() takes structured replies where extended headers are unknown", () => {
   const outcome = open({}, bytes(greeting(3), ...RICH, go(1)));
-  const { structured, extended, allocationContext } = valueOf(outcome);
-  assert.deepEqual({ structured, extended, allocationContext }, {
+  const { structured, extended, statusContext } = valueOf(outcome);
+  assert.deepEqual({ structured, extended, statusContext }, {
     structured: true,
     extended: false,
-    allocationContext: 7,
+    statusContext: 7,
   });
   assert.deepEqual(asked(outcome), [EXTENDED, STRUCTURED, SET_META, GO]);
 });
@@ -189,7 +189,7 @@ Deno.test("negotiateExport() goes on without block status when SET_META_CONTEXT 
       go(1),
     ),
   );
-  assert.equal(valueOf(outcome).allocationContext, null);
+  assert.equal(valueOf(outcome).statusContext, null);
 });
 
 for (const [name, flags, padding] of [["padding", 1, 124], ["no padding", 3, 0]] as const) {

@@ -27,11 +27,11 @@ import {
 } from "./client_bytes.ts";
 
 /** Terms of a connection. */
-export const SIMPLE: ReplyTerms = { structured: false, extended: false, allocationContext: null };
+export const SIMPLE: ReplyTerms = { structured: false, extended: false, statusContext: null };
 /** Terms of a connection. */
-export const STRUCTURED: ReplyTerms = { structured: true, extended: false, allocationContext: 7 };
+export const STRUCTURED: ReplyTerms = { structured: true, extended: false, statusContext: 7 };
 /** Terms of a connection. */
-export const EXTENDED: ReplyTerms = { structured: true, extended: true, allocationContext: 7 };
+export const EXTENDED: ReplyTerms = { structured: true, extended: true, statusContext: 7 };
 /** Size of the export; requests are at AT. */
 export const DEVICE = 1 << 20, AT = 4096;
 const FILL = 0xee;

@@ -17,6 +17,7 @@ import {
   transmissionFlags,
 } from "../../lib/nbd/export_info.ts";
 import { NbdServerSession } from "../../lib/nbd/server_session.ts";
+import type { PipePool } from "../../lib/sys/pipe.ts";
 import type { ByteSession } from "../../lib/stream/session.ts";
 import { ManualClock, MemoryLog } from "../support/context.ts";
 
@@ -247,8 +248,10 @@ export function sessionFor(
   style: "simple" | "structured" | "extended",
   different: Partial<HandshakeState> = {},
   gate: Gate = OPEN_GATE,
+  pipes: PipePool | null = null,
 ): NbdServerSession {
-  return new NbdServerSession({ device, gate, state: stateFor(device, style, different) });
+  const state = stateFor(device, style, different);
+  return new NbdServerSession({ device, gate, state, ...(pipes === null ? {} : { pipes }) });
 }
 
 /** The bytes of a compact request. */

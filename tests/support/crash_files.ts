@@ -283,11 +283,12 @@ export class CrashFiles implements FileAccess {
     return new OpenFile(this, path, stored, options);
   }
 
-  /** Loses power: what was not flushed survives by chance, open files are gone, locks are free. */
-  crash(): void {
+  /**
+   * Loses power: what was not flushed survives by chance, open files are gone, locks are free. A chance of
+   * 1 is the end of the process alone.
+   */
+  crash(survival: number = this.options.survival ?? 0.5): void {
     this.crashes += 1;
-    for (const stored of this.#stored.values()) {
-      stored.crash(this.random, this.options.survival ?? 0.5);
-    }
+    for (const stored of this.#stored.values()) stored.crash(this.random, survival);
   }
 }

@@ -1,15 +1,17 @@
 #!/bin/sh
-# The first process of the virtual machine: real mirrors of the kernel with logs kept by dmu. Each
-# finding is a line "ok WHAT" or "not ok WHAT"; the last line is "done".
+# The first process of the virtual machine: real mirrors of the kernel with logs kept by dmu. The kernel's
+# command line names the file of checks to be run. Each finding is a line "ok WHAT" or "not ok WHAT"; the
+# last line is "done".
+/bin/busybox --install -s /bin
 export PATH=/bin HOME=/tmp DENO_DIR=/tmp/deno DENO_NO_UPDATE_CHECK=1 NO_COLOR=1
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t devtmpfs none /dev
 mount -t tmpfs none /tmp
-for module in dax dm-mod dm-log dm-region-hash dm-mirror dm-log-userspace; do
-  for file in /modules/$module.ko*; do [ -f "$file" ] && insmod "$file"; done
-done
-insmod /modules/brd.ko* rd_nr=4 rd_size=32768
+while read -r module; do
+  for file in /modules/"$module".ko*; do [ -f "$file" ] && insmod "$file"; done
+done </modules/order
+insmod /modules/brd.ko* rd_nr=6 rd_size=32768
 echo "booted"
 
 dmu() { deno run -A --no-check /dmu.js "$@"; }
@@ -17,74 +19,97 @@ dmu() { deno run -A --no-check /dmu.js "$@"; }
 check() { # WHAT COMMAND…
   what=$1
   shift
-  if "$@"; then echo "ok $what"; else echo "not ok $what"; fi
+  if "$@"; then echo "ok $what"; else
+    echo "not ok $what"
+    tail -n 20 /tmp/out
+  fi
+}
+
+# Waits until a command succeeds.
+until_true() { # COMMAND…
+  tries=0
+  until "$@"; do
+    tries=$((tries + 1))
+    [ $tries -gt 3000 ] && return 1
+    usleep 100000
+  done
 }
 
 serve() {
   # Not through the function: that would be another process than the one to be killed.
-  deno run -A --no-check /dmu.js log serve --state /tmp/logs >/tmp/out 2>&1 &
+  deno run -A --no-check /dmu.js log serve --trace --state /tmp/logs >/tmp/out 2>&1 &
   daemon=$!
-  tries=0
-  until grep -q ^ready /tmp/out; do
-    tries=$((tries + 1))
-    [ $tries -gt 300 ] && { cat /tmp/out; break; }
-    usleep 100000
-  done
+  until_true grep -q ^ready /tmp/out || cat /tmp/out
 }
 
-# Waits until a status line of a device has a text in it.
-until_status() { # DEVICE TEXT
-  tries=0
-  until dmsetup status "$1" | grep -q "$2"; do
-    tries=$((tries + 1))
-    [ $tries -gt 300 ] && { dmsetup status "$1"; return 1; }
-    usleep 100000
-  done
+# The process is gone, and its socket too: who asks now finds nobody.
+lose() {
+  kill -9 "$daemon"
+  wait "$daemon" 2>/dev/null
 }
+
+# Ends the daemon in the middle of writes, at a moment when its log on the medium has marks: $left of them.
+lose_while_marked() { # PLACE
+  for try in 1 2 3 4 5 6 7 8 9 10; do
+    until_true has_written $(($(cat /tmp/written) + 5))
+    lose
+    left=$(dirty_in "$1")
+    [ "$left" -gt 0 ] && return 0
+    serve
+  done
+  return 1
+}
+
+# Requests of a type that the daemon has heard since it started, those of one log.
+heard() { grep -c "seq [0-9]* $1 $2/" /tmp/out; }
+heard_some() { [ "$(heard "$1" "$2")" -gt 0 ]; }
+heard_none() { [ "$(heard "$1" "$2")" = 0 ]; }
+heard_exactly() { [ "$(heard "$1" "$2")" = "$3" ] || { heard "$1" "$2"; false; }; }
+
+status_has() { dmsetup status "$1" | grep -q "$2"; }
+until_status() { until_true status_has "$1" "$2" || { dmsetup status "$1"; false; }; }
 
 make() { echo "$2" | dmsetup create "$1" --noudevsync && dmsetup mknodes "$1"; }
-fill() { dd if=/dev/urandom of="/dev/mapper/$1" bs=1M count="$2" seek="$3" 2>/dev/null && sync; }
-dirty_is() { dmu log show "$1" --json | grep -q "\"dirty\":$2,"; }
+reload() { echo "$2" | dmsetup load "$1" && dmsetup suspend "$1" && dmsetup resume "$1"; }
+remake() { dmsetup suspend "$1" && dmsetup resume "$1"; }
+remove() { dmsetup remove --noudevsync "$1"; }
+# Bytes that nobody has had before.
+noises=0
+noise() { # DEVICE FIRST_MIB COUNT_MIB
+  noises=$((noises + 1))
+  yes "$(printf '%d %4000s' $noises x)" | dd of="$1" bs=1M seek="$2" count="$3" iflag=fullblock conv=notrunc,fsync 2>/dev/null
+}
+same() { [ "$(md5sum <"$1")" = "$(md5sum <"$2")" ]; }
+# One block of 4 KiB at a time, each acknowledged before the next one; /tmp/written has how many.
+keep_writing() { # DEVICE FIRST_BLOCK STEP COUNT BLOCKS
+  count=0
+  echo 0 >/tmp/written
+  while [ $count -lt "$4" ]; do
+    block=$((($2 + count * $3) % $5))
+    dd if=/dev/urandom of="$1" bs=4096 seek=$block count=1 oflag=direct conv=notrunc 2>/dev/null || return 1
+    count=$((count + 1))
+    echo $count >/tmp/written.new && mv /tmp/written.new /tmp/written
+  done
+}
+has_written() { [ "$(cat /tmp/written)" -ge "$1" ]; }
+# How many regions of a log are marked; the bitmap of 8 bytes and more is from byte 1024 on.
+dirty_in() { # PLACE [REGIONS]
+  dd if="$1" bs=4096 count=1 2>/dev/null | od -An -v -tu1 -w1 -j 1024 -N $((${2:-64} / 8)) |
+    awk '{ for (bits = 255 - $1; bits > 0; bits = int(bits / 2)) dirty += bits % 2 } END { print dirty + 0 }'
+}
+shown_dirty() { [ "$(dmu log show "$1" --json | sed 's/.*"dirty":\([0-9]*\),.*/\1/')" = "$2" ]; }
+regions_are() { [ "$(dmu log dump "$1")" = "$2" ] || { dmu log dump "$1"; false; }; }
+# One region of 512 KiB of two devices that nobody has open.
+same_region() { # DEVICE DEVICE REGION
+  for each in "$1" "$2"; do
+    dd if="$each" bs=512K skip="$3" count=1 iflag=direct 2>/dev/null | md5sum
+  done | uniq | wc -l | grep -qx 1
+}
 
+parameter() { sed -n "s/.*dmu\.$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
+profile=$(parameter profile)
+long() { [ "$profile" = long ]; }
 legs="2 /dev/ram0 0 /dev/ram1 0 1 handle_errors"
-fill_ram() { dd if=/dev/urandom of="$1" bs=1M count=32 2>/dev/null; }
-fill_ram /dev/ram0
-serve
-check "a mirror is made" make m1 "0 65536 mirror userspace 4 m1 disk m1 1024 $legs"
-check "it is copied" until_status m1 "64/64 1 AA 3 disk /tmp/logs/m1 A"
-check "it is written" fill m1 16 0
-fill m1 10 20 &
-writer=$!
-kill -9 $daemon
-serve
-check "a write outlives its daemon" wait $writer
-check "what it left is copied" until_status m1 64/64
-check "it is suspended" dmsetup suspend m1
-check "it is resumed" dmsetup resume m1
-echo "0 65536 mirror userspace 5 m1 integrated_flush disk m1 1024 $legs" | dmsetup load m1
-check "its table is swapped" dmsetup suspend m1
-check "the new table is resumed" dmsetup resume m1
-check "it is written with integrated flushes" fill m1 7 3
-check "it is in sync" until_status m1 64/64
-check "it is removed" dmsetup remove m1
-check "the legs are equal" cmp /dev/ram0 /dev/ram1
-check "its log is clean" dirty_is /tmp/logs/m1 0
-
-check "a log on a device" make m2 "0 65536 mirror userspace 5 m2 disk /dev/ram2 1024 nosync $legs"
-check "the kernel holds it" sh -c 'dmsetup deps m2 | grep -q "3 dependencies.*(1, 2)"'
-check "a status line has its numbers" until_status m2 "64/64 1 AA 3 disk 1:2 A"
-fill m2 3 0
-check "it is removed" dmsetup remove m2
-check "the kernel reads our log" make k1 "0 65536 mirror disk 2 /dev/ram2 1024 $legs"
-check "and takes it for clean" until_status k1 "64/64 1 AA 3 disk 1:2 A"
-fill k1 3 9
-check "it is removed" dmsetup remove k1
-check "we read the kernel's log" dirty_is /dev/ram2 0
-check "and go on with it" make m3 "0 65536 mirror userspace 4 m3 disk /dev/ram2 1024 $legs"
-check "which copies nothing" until_status m3 64/64
-check "it is removed" dmsetup remove m3
-check "the legs are equal again" cmp /dev/ram0 /dev/ram1
-kill $daemon
-check "the daemon ends" wait $daemon
+. "/checks/$(parameter checks).sh"
 echo "done"
 poweroff -f

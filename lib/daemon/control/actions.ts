@@ -1,7 +1,8 @@
 /**
  * What can be registered at an open file to be done at its end, as text: `remove TARGET`,
- * `snapshot TARGET [NAME]`, `flush TARGET`, `commit TARGET`, `gc TARGET`, `hook NAME`. An action is for
- * the target that has the name when it is added: when that is gone it does nothing.
+ * `snapshot TARGET [NAME]`, `flush TARGET`, `commit TARGET`, `gc TARGET`, `merge TARGET BITMAP`,
+ * `hook NAME`. An action is for the target that has the name when it is added: when that is gone it does
+ * nothing.
  *
  * @module
  */
@@ -40,6 +41,7 @@ const FORMS: Readonly<Record<string, string>> = {
   flush: "flush TARGET",
   commit: "commit TARGET",
   gc: "gc TARGET",
+  merge: "merge TARGET BITMAP",
   hook: "hook NAME",
 };
 
@@ -71,6 +73,13 @@ const KINDS: Readonly<Record<string, Kind>> = {
     if (management?.commit === undefined) throw lacking(name, "commit");
     return async () => {
       if (targets.get(name) === served) await management.commit?.();
+    };
+  },
+  merge: ({ targets }, [name = "", bitmap = ""]) => {
+    const served = servedBy(targets, name);
+    return async () => {
+      if (targets.get(name) !== served) return;
+      await targets.bitmap(name, { action: "merge", name: bitmap });
     };
   },
   gc: ({ targets }, [name = ""]) => {
@@ -117,8 +126,9 @@ function parseAction(text: string, surroundings: ActionSurroundings): Run {
   if (form === undefined || make === undefined) {
     throw malformed(text, `is none of ${Object.values(FORMS).join(", ")}`);
   }
-  const most = kind === "snapshot" ? 2 : 1;
-  if (args.length < 1 || args.length > most) throw malformed(text, `is not written as ${form}`);
+  const most = kind === "snapshot" || kind === "merge" ? 2 : 1;
+  const least = kind === "merge" ? 2 : 1;
+  if (args.length < least || args.length > most) throw malformed(text, `is not written as ${form}`);
   return make(surroundings, args);
 }
 

@@ -6,11 +6,14 @@
  */
 import * as v from "valibot";
 import { BlockError, toBlockError } from "../../block/errors.ts";
+import type { Management } from "../../block/types.ts";
 import { UsageError } from "../../block/usage_error.ts";
+import type { BitmapCommand } from "../../dirty_log/target_bitmaps.ts";
 import { DRAIN_MS_MAX } from "../../handle/limits.ts";
 import type { OpenFile } from "../../handle/open_file.ts";
 import type { OpenFileTable } from "../../handle/table.ts";
 import { type ActionSurroundings, addAction } from "./actions.ts";
+import type { Targets } from "../targets.ts";
 import { REPLY_BYTES_MAX } from "./limits.ts";
 
 /** What a daemon tells of itself. */
@@ -43,7 +46,10 @@ type Reply = Readonly<Record<string, unknown>>;
 
 const minor = v.pipe(v.number(), v.integer(), v.minValue(0));
 const handle = minor;
+const leg = v.pipe(v.number(), v.integer(), v.minValue(1));
 const drain = v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(DRAIN_MS_MAX)));
+
+const bitmap = { verb: v.literal("bitmap"), target: v.string() };
 
 const requestSchema = v.variant("verb", [
   v.strictObject({ verb: v.literal("self") }),
@@ -63,9 +69,35 @@ const requestSchema = v.variant("verb", [
     handle,
     fire: v.optional(v.boolean()),
   }),
+  v.variant("action", [
+    v.strictObject({ ...bitmap, action: v.literal("list") }),
+    v.strictObject({
+      ...bitmap,
+      action: v.literal("add"),
+      name: v.string(),
+      granularity: v.optional(v.pipe(v.number(), v.integer())),
+      persistent: v.optional(v.boolean()),
+      marked: v.optional(v.boolean()),
+    }),
+    v.strictObject({
+      ...bitmap,
+      action: v.picklist(["clear", "freeze", "drop", "merge", "remove"]),
+      name: v.string(),
+    }),
+  ]),
+  v.strictObject({ verb: v.literal("mirror-show"), target: v.string() }),
+  v.strictObject({
+    verb: v.literal("mirror-add"),
+    target: v.string(),
+    leg,
+    full: v.optional(v.boolean()),
+  }),
+  v.strictObject({ verb: v.literal("mirror-drop"), target: v.string(), leg }),
 ]);
 
 type Request = v.InferOutput<typeof requestSchema>;
+/** Verbs that change nothing. */
+const LOOKS: readonly Request["verb"][] = ["self", "info", "mirror-show"];
 type Revoke = Extract<Request, { verb: "revoke" }>;
 
 /**
@@ -82,7 +114,7 @@ export async function answerCommand(
     const request = parse(words);
     reply = { ok: true, ...await run(request, own, surroundings) };
     // Whoever has changed something finds it in the tree.
-    if (request.verb !== "self" && request.verb !== "info") await surroundings.filesShown();
+    if (!LOOKS.includes(request.verb)) await surroundings.filesShown();
   } catch (error) {
     reply = failure(error);
   }
@@ -139,7 +171,36 @@ async function run(
     case "onexit-remove":
       await files.get(request.minor).onexit.remove(request.handle, { fire: request.fire ?? false });
       return {};
+    case "bitmap":
+      return { bitmaps: await targets.bitmap(request.target, bitmapCommandOf(request)) };
+    case "mirror-show":
+      return { ...mirrorOf(request.target, targets).mirror?.() };
+    case "mirror-add":
+      await mirrorOf(request.target, targets, true).addLeg?.(request.leg, request.full ?? false);
+      return {};
+    case "mirror-drop":
+      await mirrorOf(request.target, targets, true).dropLeg?.(request.leg);
+      return {};
   }
+}
+
+function bitmapCommandOf(request: Extract<Request, { verb: "bitmap" }>): BitmapCommand {
+  if (request.action !== "add") return request;
+  const { name, granularity, persistent = false, marked = false } = request;
+  const told = granularity === undefined ? {} : { granularity };
+  return { action: "add", name, ...told, persistent, marked };
+}
+
+/** The verbs of a target that is a mirror. Throws ENOENT, EOPNOTSUPP for any other, EROFS if it is read-only. */
+function mirrorOf(target: string, targets: Targets, changes = false): Management {
+  const { management, device } = targets.opened(target);
+  if (management?.mirror === undefined) {
+    throw new BlockError("EOPNOTSUPP", `Cannot look at the legs of ${target}: it is no mirror`);
+  }
+  if (changes && device.geometry.readOnly) {
+    throw new BlockError("EROFS", `Cannot change the legs of ${target}: it is read-only`);
+  }
+  return management;
 }
 
 async function revoke(

@@ -72,10 +72,10 @@ export async function writeChanges(
   after: Nodes,
 ): Promise<void> {
   const changes: Promise<void>[] = [];
-  const left = new Set([...after.keys()].map(folderOf));
+  const left = new Set([...after.keys()].flatMap(placesOf));
   const removed = new Set<string>();
   for (const name of before.keys()) {
-    if (!after.has(name)) removed.add(left.has(folderOf(name)) ? name : folderOf(name));
+    if (!left.has(name)) removed.add(placesOf(name).find((each) => !left.has(each)) ?? name);
   }
   for (const name of removed) changes.push(removeIfThere(store, `${top}/${name}`));
   for (const [name, value] of after) {
@@ -84,9 +84,10 @@ export async function writeChanges(
   await Promise.all(changes);
 }
 
-/** The node below the top that holds this one, or is it. */
-function folderOf(name: string): string {
-  return name.split("/", 1)[0] ?? name;
+/** The nodes on the way to one, and that one: from the top down. */
+function placesOf(name: string): string[] {
+  const parts = name.split("/");
+  return parts.map((_, at) => parts.slice(0, at + 1).join("/"));
 }
 
 const ENCODER = new TextEncoder();

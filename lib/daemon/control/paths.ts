@@ -13,6 +13,9 @@ export const TARGETS_PATH = "/dmu/target";
 /** Its open files. */
 export const FILES_PATH = "/dmu/file";
 
+/** Dirty-region logs of the kernel's mirrors. */
+export const LOGS_PATH = "/dmu/log";
+
 /** Values of a target's `state`. */
 export const XENBUS_STATE = {
   /** Somebody wishes for it. */
@@ -52,6 +55,16 @@ export function targetOfNodeName(node: string): string {
   return node.replaceAll("@", ".");
 }
 
+/** The name of a bitmap's node, below `bitmap` of its target: dots as in targets. */
+export function bitmapNodeName(bitmap: string): string {
+  return targetNodeName(bitmap);
+}
+
+/** The bitmap that such a node stands for. */
+export function bitmapOfNodeName(node: string): string {
+  return targetOfNodeName(node);
+}
+
 /** The node of a target. */
 export function targetPath(target: string): string {
   return `${TARGETS_PATH}/${targetNodeName(target)}`;
@@ -60,4 +73,16 @@ export function targetPath(target: string): string {
 /** The node of an open file. */
 export function filePath(minor: number): string {
   return `${FILES_PATH}/${minor}`;
+}
+
+/**
+ * The node of a log. A uuid may have any character: those that a node's name cannot have, and "@", are
+ * written as "@" and two digits for each byte of their UTF-8.
+ */
+export function logPath(uuid: string): string {
+  const name = uuid.replaceAll(/[^A-Za-z0-9_-]/gu, (character) => {
+    const bytes = [...new TextEncoder().encode(character)];
+    return bytes.map((byte) => `@${byte.toString(16).padStart(2, "0")}`).join("");
+  });
+  return `${LOGS_PATH}/${name}`;
 }

@@ -10,6 +10,7 @@ import type { Registry } from "../../block/registry.ts";
 import { targetNameProblem } from "../../block/spec.ts";
 import type { OpenFile } from "../../handle/open_file.ts";
 import type { OpenFileTable } from "../../handle/table.ts";
+import type { XenstoreClient } from "../../xenstore/client.ts";
 import type {
   ServicePeer,
   XenstoreService,
@@ -17,9 +18,11 @@ import type {
 } from "../../xenstore/service.ts";
 import type { ServedTarget, Targets } from "../targets.ts";
 import { answerCommand, type CommandSurroundings, type DaemonFacts } from "./commands.ts";
+import type { LogFacts } from "../../dirty_log/session.ts";
 import { FileTree } from "./file_tree.ts";
 import { Keeper, wishError } from "./keeper.ts";
 import { STATISTICS_MS } from "./limits.ts";
+import { LogTree } from "./log_tree.ts";
 import { DAEMON_PATH, FILES_PATH, TARGETS_PATH } from "./paths.ts";
 import { Reconciler } from "./reconciler.ts";
 import type { StateStore } from "./state_store.ts";
@@ -46,6 +49,8 @@ export interface ControlPlaneOptions {
   /** Where hooks reach this daemon, null if they cannot. */
   readonly control: string | null;
   readonly facts: () => DaemonFacts;
+  /** Looks at the dirty-region logs that the daemon keeps; left out if it keeps none. */
+  readonly logs?: () => Promise<readonly LogFacts[]>;
   /** Starts the store and its sockets. */
   readonly startService: (listener: ServiceListener) => Promise<XenstoreService>;
 }
@@ -129,7 +134,16 @@ export class ControlPlane {
     await this.#restore(tree);
     this.#reconciler = new Reconciler({ client, targets, tree, keeper: this.#keeper, log });
     await this.#reconciler.start();
-    this.#looking = this.#lookAgainAndAgain(tree, this.#fileTree);
+    const logs = await this.#startLogs(client);
+    this.#looking = this.#lookAgainAndAgain(tree, this.#fileTree, logs);
+  }
+
+  async #startLogs(client: XenstoreClient): Promise<LogTree | null> {
+    const { logs: facts, log } = this.#options;
+    if (facts === undefined) return null;
+    const logs = new LogTree({ client, log, facts });
+    await logs.start();
+    return logs;
   }
 
   /** Shows a target; whoever sees it connected finds what is to be done about it at its open file. */
@@ -213,13 +227,18 @@ export class ControlPlane {
   }
 
   /** Shows what nobody tells of, at most once in STATISTICS_MS. */
-  async #lookAgainAndAgain(tree: TargetTree, files: FileTree): Promise<void> {
+  async #lookAgainAndAgain(
+    tree: TargetTree,
+    files: FileTree,
+    logs: LogTree | null,
+  ): Promise<void> {
     const { clock, log, targets } = this.#options;
     try {
       for (;;) {
         await clock.sleep(STATISTICS_MS, this.#stop.signal);
         await files.look();
         await tree.showStatistics(targets);
+        await logs?.look();
       }
     } catch (error) {
       if (!this.#stop.signal.aborted) log.error("Statistics are not shown any more", error);

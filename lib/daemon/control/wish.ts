@@ -16,6 +16,7 @@ import { FILTERS_MAX, TARGET_ENDPOINTS_MAX } from "../limits.ts";
 import type { ServedTarget, TargetWish } from "../targets.ts";
 import { WISH_LIST_MAX } from "./limits.ts";
 import { listOrEmpty, type Nodes, readOrNull } from "./nodes.ts";
+import { bitmapNodeName } from "./paths.ts";
 
 /** A wish, and how long it is to last. */
 export interface LastingWish {
@@ -159,6 +160,12 @@ export function shownNodes(
   nodes.set("ephemeral", terms.ephemeral ? "1" : "0");
   if (terms.onexit !== null) nodes.set("onexit", String(terms.onexit));
   if (error !== null) nodes.set("error", error);
+  for (const { name, granularity, persistent, frozen } of target?.bitmaps ?? []) {
+    const top = `bitmap/${bitmapNodeName(name)}`;
+    nodes.set(`${top}/granularity`, String(granularity));
+    nodes.set(`${top}/persistent`, persistent ? "1" : "0");
+    nodes.set(`${top}/frozen`, frozen ? "1" : "0");
+  }
   return nodes;
 }
 

@@ -21,6 +21,11 @@ export interface Consulted {
   readonly error: number;
   /** The payload of the reply. */
   readonly data: Uint8Array;
+  /**
+   * Bytes of reply for which there is room if the same is asked once more: the kernel has written the
+   * length of this reply over it.
+   */
+  readonly room: number;
 }
 
 /** How a simulated kernel reaches its daemon. */
@@ -78,7 +83,7 @@ export class SimulatedLogKernel {
   /** Asks, and asks again until there is an answer; -ESRCH at once if nobody listens. */
   async consult(asked: Consultation): Promise<Consulted> {
     const { uuid, luid, type, data = NOTHING, room = 0 } = asked;
-    if (data.length > PAYLOAD_BYTES_MAX) return { error: -EINVAL, data: NOTHING };
+    if (data.length > PAYLOAD_BYTES_MAX) return { error: -EINVAL, data: NOTHING, room };
     for (;;) {
       const seq = this.#seq = (this.#seq + 1) >>> 0;
       const frame = encodeFrame(makeMessage({ uuid, luid, type, data, seq }));
@@ -86,7 +91,7 @@ export class SimulatedLogKernel {
       this.counts.sent += 1;
       if (!this.#link.send(frame)) {
         this.#waiting.delete(seq);
-        return { error: -ESRCH, data: NOTHING };
+        return { error: -ESRCH, data: NOTHING, room };
       }
       const result = await this.#untilLate(seq, answer);
       if (result !== "again") return result;
@@ -100,7 +105,7 @@ export class SimulatedLogKernel {
     if (decoded.kind === "ack") {
       const { seq, ack } = decoded.ack;
       const waiting = this.#take(seq);
-      waiting?.settle(ack === EAGAIN ? "again" : { error: -ack, data: NOTHING });
+      waiting?.settle(ack === EAGAIN ? "again" : { error: -ack, data: NOTHING, room: 0 });
     } else if (decoded.kind === "message") {
       const waiting = this.#take(decoded.message.seq);
       waiting?.settle(this.#result(decoded.message, waiting.room));
@@ -108,8 +113,8 @@ export class SimulatedLogKernel {
   }
 
   #result({ error, data }: LogMessage, room: number): Consulted {
-    if (data.length > room) return { error: -ENOSPC, data: NOTHING };
-    return { error, data: data.slice() };
+    if (data.length > room) return { error: -ENOSPC, data: NOTHING, room: 0 };
+    return { error, data: data.slice(), room: data.length };
   }
 
   #take(seq: number): Waiting | undefined {

@@ -223,9 +223,10 @@ export class SimulatedUserspaceLog {
   }
 
   async #consult(type: number, data: Uint8Array | undefined, room: number): Promise<Consulted> {
-    for (;;) {
-      const result = await this.#ask(type, data, room);
+    for (let left = room;;) {
+      const result = await this.#ask(type, data, left);
       if (result.error !== -ESRCH) return result;
+      left = result.room;
       await this.#reconnect();
       const { error } = await this.#ask(t.RESUME, undefined, 0);
       if (error !== 0) return result;

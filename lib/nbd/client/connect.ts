@@ -31,6 +31,8 @@ export interface ConnectOptions {
   readonly dial?: Dial;
   /** Lends buffers for requests; one of its own if left out. */
   readonly pool?: BufferPool;
+  /** The metadata context that block status is to tell; base:allocation if left out. */
+  readonly context?: string;
 }
 
 interface Conversation<T> {
@@ -167,8 +169,9 @@ export function connectNbd(
   options: ConnectOptions,
 ): Promise<NbdConnection> {
   const target = uriOf(uri);
-  const { clock, timeoutMs = 0, pool = new BufferPool() } = options;
-  return connect(target, negotiateExport(target), options, ({ value, pair, rest }, transport) => {
+  const { clock, timeoutMs = 0, pool = new BufferPool(), context } = options;
+  const wish = context === undefined ? target : { ...target, context };
+  return connect(target, negotiateExport(wish), options, ({ value, pair, rest }, transport) => {
     const close = (): void => transport.close();
     return new NbdConnection({ negotiated: value, pair, rest, pool, clock, timeoutMs, close });
   });

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { BitmapRun } from "../../block/bitmaps.ts";
 import type { Clock } from "../../block/context.ts";
 import { BlockError } from "../../block/errors.ts";
 import type { BufferPool } from "../../block/pool.ts";
@@ -56,9 +57,9 @@ export class NbdConnection implements AsyncDisposable {
     this.#clock = parts.clock;
     this.#timeoutMs = parts.timeoutMs;
     this.#closeTransport = () => parts.close();
-    const { size, structured, extended, allocationContext } = parts.negotiated;
+    const { size, structured, extended, statusContext } = parts.negotiated;
     this.#session = new ClientSession(
-      { size, structured, extended, allocationContext },
+      { size, structured, extended, statusContext },
       parts.pool,
     );
     this.#over = this.#run(parts.pair, parts.rest);
@@ -112,6 +113,14 @@ export class NbdConnection implements AsyncDisposable {
   /** Block status of base:allocation, which has to be negotiated: at least one extent, maybe not all. */
   extents(offset: number, length: number): Promise<Extent[]> {
     return this.#request((extents) => extents, COMMAND.BLOCK_STATUS, 0, offset, length);
+  }
+
+  /** Block status of a dirty bitmap's context, which has to be negotiated: as `extents`. */
+  dirtyRuns(offset: number, length: number): Promise<BitmapRun[]> {
+    // What is the flag of a hole in base:allocation is that of a change in such a context: bit 0.
+    const runsOf = (extents: Extent[]): BitmapRun[] =>
+      extents.map(({ length, allocated }) => ({ length, dirty: !allocated }));
+    return this.#request(runsOf, COMMAND.BLOCK_STATUS, 0, offset, length);
   }
 
   /** Drops the connection: everything in flight fails. */

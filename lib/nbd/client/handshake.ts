@@ -45,6 +45,8 @@ export interface HandshakeWish {
   readonly exportName: string;
   /** Encrypt, or fail. */
   readonly tls: boolean;
+  /** The metadata context that block status is to tell, if the server has it; base:allocation if left out. */
+  readonly context?: string;
 }
 
 /** How both sides talk from now on. */
@@ -65,8 +67,8 @@ export interface Negotiated extends Terms {
   readonly size: number;
   /** What the server tells of it. */
   readonly facts: ExportFacts;
-  /** The id of base:allocation, or null if there is no such context. */
-  readonly allocationContext: number | null;
+  /** The id of the metadata context of the wish, or null if there is no such context. */
+  readonly statusContext: number | null;
 }
 
 /** One export of a list. */
@@ -199,13 +201,13 @@ function* settleTerms(fixed: boolean, tls: boolean): Steps<Terms> {
   return { encrypted: tls, structured, extended };
 }
 
-function* selectAllocation(name: Uint8Array): Steps<number | null> {
+function* selectContext(name: Uint8Array, wanted: string): Steps<number | null> {
   const option = OPTION.SET_META_CONTEXT;
   const ids: number[] = [];
-  const bytes = encodeMeta(option, name, [BASE_ALLOCATION]);
+  const bytes = encodeMeta(option, name, [wanted]);
   const reply = yield* ask(option, bytes, REPLY.META_CONTEXT, (data) => {
     const context = decodeMetaContext(data);
-    if (context.name !== BASE_ALLOCATION || ids.length > 0) {
+    if (context.name !== wanted || ids.length > 0) {
       throw new ProtocolError(
         "Cannot go on after SET_META_CONTEXT: the server selects what was not asked for",
       );
@@ -255,11 +257,11 @@ function sizeOf(facts: ExportFacts, name: string): number {
  * (ENOENT for no such export, EACCES if it wants TLS …) and ProtocolError if it breaks the protocol.
  */
 export function* negotiateExport(wish: HandshakeWish): Steps<Negotiated> {
-  const { exportName } = wish;
+  const { exportName, context = BASE_ALLOCATION } = wish;
   const name = encodeName(exportName);
   const { fixed, noZeroes } = yield* greet();
   const terms = yield* settleTerms(fixed, wish.tls);
-  const allocationContext = terms.structured ? yield* selectAllocation(name) : null;
+  const statusContext = terms.structured ? yield* selectContext(name, context) : null;
   const answer = fixed ? yield* askInfo(OPTION.GO, name) : null;
   let facts: ExportFacts;
   if (answer !== null && "facts" in answer) {
@@ -274,7 +276,7 @@ export function* negotiateExport(wish: HandshakeWish): Steps<Negotiated> {
     const quoted = JSON.stringify(exportName);
     return yield* giveUp(errno, `Cannot open the export ${quoted}: the server refuses, ${reason}`);
   }
-  return { ...terms, exportName, size: sizeOf(facts, exportName), facts, allocationContext };
+  return { ...terms, exportName, size: sizeOf(facts, exportName), facts, statusContext };
 }
 
 function* listContexts(name: Uint8Array): Steps<string[]> {

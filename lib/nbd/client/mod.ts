@@ -6,6 +6,7 @@
  */
 export { connectNbd, type ConnectOptions, inspectExport, listExports } from "./connect.ts";
 export { type ConnectionParts, NbdConnection } from "./connection.ts";
+export { type DirtyBitmapReader, openDirtyBitmap } from "./dirty_bitmap.ts";
 export { addressText, type Dial, dialSocket, type Transport } from "./dial.ts";
 export type { ListedExport, Negotiated, ServerList, Terms } from "./handshake.ts";
 export type { BlockSizes, ExportFacts } from "./option_messages.ts";

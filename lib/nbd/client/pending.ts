@@ -32,6 +32,11 @@ interface Fragment {
   end: number;
 }
 
+/** What most requests have of both: no list is made for them. Never changed. */
+const NO_FRAGMENTS: Fragment[] = [], NO_EXTENTS: Extent[] = [];
+Object.freeze(NO_FRAGMENTS);
+Object.freeze(NO_EXTENTS);
+
 /** A request in flight. Its methods throw ProtocolError for what a server must not send. */
 export class Pending {
   readonly request: ClientRequest;
@@ -46,11 +51,11 @@ export class Pending {
   /** Bytes from the start of a read that have come without a gap. */
   #covered = 0;
   /** What has come behind a gap: sorted, disjoint, not adjacent. */
-  #fragments: Fragment[] = [];
+  #fragments: Fragment[] = NO_FRAGMENTS;
   #errorChunks = 0;
   #statusSeen = false;
   #statusBytes = 0;
-  readonly #extents: Extent[] = [];
+  #extents: Extent[] = NO_EXTENTS;
 
   /** `deviceBytes` is the size of the export. */
   constructor(request: ClientRequest, deviceBytes: number) {
@@ -131,6 +136,7 @@ export class Pending {
   }
 
   #keep(length: number, flags: number): void {
+    if (this.#extents === NO_EXTENTS) this.#extents = [];
     const allocated = (flags & STATE.HOLE) === 0, zero = (flags & STATE.ZERO) !== 0;
     const last = this.#extents.at(-1);
     if (last !== undefined && last.allocated === allocated && last.zero === zero) {
@@ -162,7 +168,8 @@ export class Pending {
       after.start = start;
     } else {
       if (list.length >= READ_FRAGMENTS_MAX) this.#refuse("its reply comes in too many fragments");
-      list.splice(at, 0, { start, end });
+      if (list === NO_FRAGMENTS) this.#fragments = [{ start, end }];
+      else list.splice(at, 0, { start, end });
     }
   }
 

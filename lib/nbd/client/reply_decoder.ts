@@ -29,7 +29,7 @@ const HIGH_MAX = 0x1fffff;
 export interface ReplyTerms {
   readonly structured: boolean;
   readonly extended: boolean;
-  readonly allocationContext: number | null;
+  readonly statusContext: number | null;
 }
 
 /** The requests in flight. */
@@ -281,9 +281,9 @@ export class ReplyDecoder {
   }
 
   #status(view: DataView, at: number): void {
-    const { extended, allocationContext } = this.#terms;
+    const { extended, statusContext } = this.#terms;
     const id = view.getUint32(at);
-    if (id !== allocationContext) {
+    if (id !== statusContext) {
       throw new ProtocolError(`Cannot read a reply: the context ${id} was not selected`);
     }
     this.#current().beginStatus();

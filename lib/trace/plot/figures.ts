@@ -6,7 +6,7 @@
  */
 import { OPERATIONS } from "../../block/request.ts";
 import { formatDuration, formatRate, formatSize } from "../../block/size.ts";
-import type { Percentiles } from "../replay_report.ts";
+import type { Percentiles } from "../../block/statistics.ts";
 import { formatCount, formatUs } from "../units.ts";
 import type { PlotData } from "./collect.ts";
 import { escapeText } from "./svg.ts";

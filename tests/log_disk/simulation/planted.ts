@@ -82,8 +82,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: "the checkpoints are not looked at again after a claim",
     changes: [{
       file: "claim.ts",
-      from: "await isUndisturbed(store, checkpoints, signal)",
-      to: "true",
+      from: "const isUsed = await isUndisturbed(store, checkpoints, signal)",
+      to: "const isUsed = true",
     }],
   },
   {

@@ -121,7 +121,7 @@ class Run {
       await this.#begin(host, host.context);
       this.#count("attached");
     } catch (error) {
-      assert.match(String(error), EXPECTED, "an attach failed");
+      assert.match(String(error), EXPECTED, `an attach failed: ${String(error)}`);
       this.#count("not attached");
     } finally {
       this.#attaching -= 1;
@@ -224,7 +224,7 @@ class Run {
         done = disk.zero(offset, length, { mayTrim: random.oneIn(2), fastOnly: false, fua: false });
       } else done = disk.trim(offset, length, { fua: false });
     } catch (error) {
-      assert.match(String(error), EXPECTED, "a write failed");
+      assert.match(String(error), EXPECTED, `a write failed: ${String(error)}`);
       this.#count("write refused");
       return;
     }
@@ -241,7 +241,7 @@ class Run {
       await before;
       await session.disk.flush();
     } catch (error) {
-      assert.match(String(error), EXPECTED, "a flush failed");
+      assert.match(String(error), EXPECTED, `a flush failed: ${String(error)}`);
       this.#count("flush failed");
       return;
     }
@@ -256,7 +256,7 @@ class Run {
     try {
       await disk.read(into, block * BLOCK_BYTES);
     } catch (error) {
-      assert.match(String(error), EXPECTED, "a read failed");
+      assert.match(String(error), EXPECTED, `a read failed: ${String(error)}`);
       this.#count("read failed");
       return;
     }
@@ -284,7 +284,7 @@ class Run {
     try {
       await work;
     } catch (error) {
-      assert.match(String(error), EXPECTED, `${host.name} failed`);
+      assert.match(String(error), EXPECTED, `${host.name} failed: ${String(error)}`);
     }
   }
 
@@ -301,9 +301,13 @@ class Run {
     for (const session of this.#sessions) this.#checkReign(session, all);
     const host = new Host(this.world, "last", NO_FAULTS);
     const last = all.at(-1)?.after ?? new Int32Array(BLOCKS);
-    const session = await this.world.until(this.#begin(host, host.context));
+    const session = await this.world.until(this.#begin(host, host.context)).catch((
+      error: unknown,
+    ) => assert.fail(`in the end nobody can attach: ${String(error)}`));
     const into = new Uint8Array(BLOCKS * BLOCK_BYTES);
-    await this.world.until(Promise.resolve(session.disk.read(into, 0)));
+    await this.world.until(Promise.resolve(session.disk.read(into, 0))).catch((error: unknown) =>
+      assert.fail(`in the end not all can be read: ${String(error)}`)
+    );
     for (let block = 0; block < BLOCKS; block += 1) {
       const at = block * BLOCK_BYTES;
       const found = operationOf(into.subarray(at, at + BLOCK_BYTES), block);
@@ -361,7 +365,7 @@ export function scenarioOf(seed: number): Scenario {
     : { fail: rare(), unclear: rare(), lostReply: rare(), late: rare() };
   return {
     seed,
-    steps: 60 + random.below(120),
+    steps: 40 + random.below(80),
     hostsMax: 1 + random.below(3),
     faults,
     checkpointObjects: 3 + random.below(20),

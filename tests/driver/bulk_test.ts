@@ -1,0 +1,217 @@
+/** Long payloads under the blocking driver: reads that go from file to socket, writes that are received in place. @module */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { file } from "../../backends/file.ts";
+import { Device } from "../../lib/block/device.ts";
+import { BufferPool } from "../../lib/block/pool.ts";
+import type { Backend } from "../../lib/block/types.ts";
+import { BULK_FRAME_BYTES_MIN, POUR_BYTES_MIN } from "../../lib/nbd/limits.ts";
+import { systemFiles } from "../../lib/sys/file.ts";
+import { PipePool } from "../../lib/sys/pipe.ts";
+import { assertSame, compact, deviceOver, joined, ram, sessionFor } from "../nbd/fixtures.ts";
+import { readReplies } from "../nbd/reply_reader.ts";
+import { READ, WRITE } from "../nbd/transmission_messages.ts";
+import { ManualClock, MemoryLog, SeededRandom, testContext } from "../support/context.ts";
+import { withTempDir } from "../support/tools.ts";
+import { type Bed, withLoop } from "./loop_bed.ts";
+
+const KIB = 1024, MIB = 1024 * KIB;
+
+interface FileBed extends Bed {
+  readonly path: string;
+  readonly content: Uint8Array<ArrayBuffer>;
+  /** Reads that went into pipes. */
+  readonly poured: () => number;
+}
+
+/** A loop over a file of 3 MiB, and pipes of 1 MiB; all descriptors are closed at the end. */
+function withFile(pipeCount: number, fn: (bed: FileBed) => void): Promise<void> {
+  return withTempDir(async (folder) => {
+    const path = join(folder, "disk.img");
+    const random = new SeededRandom(11);
+    const content = new Uint8Array(3 * MIB);
+    const words = new Uint32Array(content.buffer);
+    for (let at = 0; at < words.length; at++) words[at] = random.uint32();
+    Deno.writeFileSync(path, content);
+    const options = { path, direct: false, discard: true, lock: true };
+    const { backend } = await file.open(
+      options,
+      testContext({ files: systemFiles, mayBlock: true }),
+    );
+    let count = 0;
+    const counting: Backend = {
+      ...backend,
+      pour: (pipe, offset, length) => {
+        count += 1;
+        backend.pour?.(pipe, offset, length);
+      },
+    };
+    const device = new Device(counting, {
+      name: "disk",
+      clock: new ManualClock(),
+      log: new MemoryLog(),
+      pool: new BufferPool({ poison: true }),
+    });
+    const pipes = new PipePool(pipeCount, MIB);
+    await withLoop(
+      (bed) => fn({ ...bed, path, content, poured: () => count }),
+      { device, pipes },
+    );
+    pipes.close();
+  });
+}
+
+interface Read {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** Lets a client read, taking little at a time, and checks every byte. */
+function readAll({ loop, connect, content }: FileBed, reads: readonly Read[]): void {
+  const { client } = connect();
+  const wanted = reads.reduce((sum, { length }) => sum + 16 + length, 0);
+  client.send(
+    joined(reads.map(({ offset, length }, cookie) => compact(READ, cookie, offset, length))),
+  );
+  let got = 0;
+  for (let turns = 0; got < wanted; turns++) {
+    assert.ok(turns < 100_000, `only ${got} of ${wanted} bytes came`);
+    loop.turn();
+    got += client.take(100_000);
+  }
+  const answers = readReplies(client.bytes, "simple", (cookie) => ({
+    read: true,
+    offset: 0n,
+    length: BigInt(reads[Number(cookie)]?.length ?? 0),
+  }));
+  assert.equal(answers.size, reads.length);
+  for (const [cookie, { error, data }] of answers) {
+    const { offset, length } = reads[Number(cookie)] ?? { offset: 0, length: 0 };
+    assert.equal(error, 0);
+    assertSame(data ?? new Uint8Array(0), content.subarray(offset, offset + length));
+  }
+}
+
+Deno.test("SessionLoop sends long reads of a file as they are, wherever they begin and end", () =>
+  withFile(64, (bed) => {
+    const random = new SeededRandom(3);
+    const reads = Array.from({ length: 120 }, (_, index) => {
+      const most = index % 3 === 0 ? 2 * POUR_BYTES_MIN : index % 3 === 1 ? 1.5 * MIB : 9 * KIB;
+      const length = 1 + random.uint32() % most;
+      return { offset: random.uint32() % (bed.content.length - length), length };
+    });
+    reads.push({ offset: 0, length: MIB }, { offset: 1, length: MIB }, {
+      offset: 0,
+      length: 3 * MIB,
+    });
+    readAll(bed, reads);
+    const fits = ({ offset, length }: Read): boolean =>
+      length >= POUR_BYTES_MIN && offset % 4096 + length <= MIB;
+    assert.equal(bed.poured(), reads.filter(fits).length);
+    assert.equal(bed.device.statistics.read.snapshot().count, reads.length);
+  }));
+
+Deno.test("SessionLoop reads by copying where no pipe is free", () =>
+  withFile(0, (bed) => {
+    readAll(bed, [{ offset: 5, length: 500 * KIB }, { offset: 0, length: POUR_BYTES_MIN }]);
+    assert.equal(bed.poured(), 0);
+  }));
+
+Deno.test("SessionLoop gives zeroes for what a file that was cut short has lost", () =>
+  withFile(4, (bed) => {
+    Deno.truncateSync(bed.path, 2 * MIB + 100);
+    bed.content.fill(0, 2 * MIB + 100);
+    readAll(bed, [{ offset: 2 * MIB - 1000, length: 300 * KIB }, {
+      offset: 2.5 * MIB,
+      length: 400 * KIB,
+    }]);
+    assert.equal(bed.poured(), 2);
+  }));
+
+function openDescriptors(): number {
+  return [...Deno.readDirSync("/proc/self/fd")].length;
+}
+
+Deno.test("SessionLoop takes pipes back from clients that go with their replies unread", async () => {
+  const before = openDescriptors();
+  await withFile(3, ({ loop, connect, poured, ends }) => {
+    for (let round = 1; round <= 4; round++) {
+      const clients = [connect(), connect()];
+      for (const { client } of clients) {
+        for (let cookie = 0; cookie < 8; cookie++) client.send(compact(READ, cookie, 7, 900 * KIB));
+      }
+      for (let turns = 0; turns < 5; turns++) loop.turn();
+      for (const { id } of clients) {
+        loop.cut(id, new Error("it is enough"));
+        assert.equal(ends.get(id), "it is enough");
+      }
+      assert.ok(poured() >= 2 * round, `${poured()} reads were poured in ${round} rounds`);
+    }
+  });
+  assert.equal(openDescriptors(), before);
+});
+
+Deno.test("PipePool gives empty pipes, as many as it may have and as long as they are", () => {
+  const pipes = new PipePool(2, 64 * KIB);
+  assert.equal(pipes.take(0, 64 * KIB + 1), null);
+  assert.equal(pipes.take(1, 64 * KIB), null, "it takes a page more than there is");
+  const first = pipes.take(0, 64 * KIB), second = pipes.take(4095, 2);
+  assert.ok(first !== null && second !== null);
+  assert.equal(pipes.take(0, 1), null);
+  first.write(new Uint8Array(10));
+  pipes.give(first);
+  const third = pipes.take(0, 1);
+  assert.ok(third !== null && third !== first, "a pipe with data of others was given out");
+  assert.equal(third.bytes, 0);
+  pipes.give(second);
+  pipes.close();
+  pipes.give(third);
+  assert.equal(pipes.take(0, 1), null);
+});
+
+Deno.test("NbdServerSession has long payloads received where they belong", async () => {
+  const disk = ram();
+  await using device = deviceOver(disk.backend);
+  const session = sessionFor(device, "simple");
+  const random = new SeededRandom(5);
+  const expected = disk.content.slice();
+  assert.equal(session.inputRoom(), null);
+  for (let round = 0; round < 40; round++) {
+    const length = BULK_FRAME_BYTES_MIN + random.uint32() % (200 * KIB);
+    const offset = random.uint32() % (disk.content.length - length);
+    const payload = new Uint8Array(length).fill(round + 1);
+    expected.set(payload, offset);
+    const request = compact(WRITE, round, offset, length, { payload });
+    let at = Math.min(session.inputBytesMax, 1 + random.uint32() % 5_000);
+    if (round > 0) assert.ok(at <= 28, "it asked for more than the next header");
+    session.receive(request.slice(0, at));
+    session.releaseInput();
+    while (at < request.length) {
+      const room = session.inputRoom();
+      if (room === null) {
+        assert.ok(at < 28, `there is no room behind ${at} bytes`);
+        session.receive(request.slice(at, at += 1));
+        session.releaseInput();
+        continue;
+      }
+      assert.ok(room.length >= 1 && room.length <= request.length - at, "the room is too long");
+      const count = Math.min(room.length, 1 + random.uint32() % (64 * KIB));
+      room.set(request.subarray(at, at += count));
+      session.receivedInto(count);
+    }
+    assert.equal(session.inputRoom(), null);
+    const output = session.takeOutput();
+    assert.equal(output?.bytes.length, 16);
+    output?.release();
+  }
+  assertSame(disk.content, expected);
+  assert.equal(session.receivedBytes, 40 * 28 + sumOf(disk.calls));
+  session.receive(compact(READ, 1, 0, 1));
+  assert.equal(session.inputBytesMax, Infinity, "a short request ends it");
+  session.end(undefined);
+});
+
+/** Bytes of the writes among calls: "write 7+512". */
+function sumOf(calls: readonly string[]): number {
+  return calls.reduce((sum, call) => sum + Number(/^write \d+\+(\d+)/.exec(call)?.[1] ?? 0), 0);
+}
