@@ -12,7 +12,6 @@
  *
  * @module
  */
-import { parseArgs } from "node:util";
 import { join } from "node:path";
 import { CONNECTOR_GROUP, REQUEST_TYPES as t } from "../lib/dirty_log/constants.ts";
 import { decodeFrame, encodeFrame, makeMessage } from "../lib/dirty_log/message.ts";
@@ -25,6 +24,7 @@ import { closeDescriptor } from "../lib/sys/socket.ts";
 import { seededRandom } from "../lib/testing/random.ts";
 import { scriptProgram, startDmu, withTempDir } from "../tests/support/tools.ts";
 import { print, taskArguments } from "../tools/process.ts";
+import { taskOptions } from "./options.ts";
 import { type Spread, spread } from "./report.ts";
 
 const MAIN = new URL("../cli/main.ts", import.meta.url);
@@ -248,21 +248,15 @@ function report({ roundTrips_us, ratios }: Figures): string {
   return `${lines.join("\n")}\n`;
 }
 
-const args = taskArguments();
-const { values } = parseArgs({
-  args: [...args],
-  options: {
-    quick: { type: "boolean", default: false },
-    json: { type: "boolean", default: false },
-  },
-});
+const { flags } = taskOptions({ task: "bench:log", flags: ["quick", "json"] });
 if (Deno.env.get(INSIDE) === undefined) {
-  const program = ["--net", Deno.execPath(), "run", "-A", import.meta.filename ?? "", ...args];
+  const program = ["--net", Deno.execPath(), "run", "-A", import.meta.filename ?? ""];
+  program.push(...taskArguments());
   const { code } = await new Deno.Command("unshare", {
     args: program,
     env: { [INSIDE]: "1" },
   }).spawn().status;
   Deno.exit(code);
 }
-const figures = await measure(values.quick);
-print(values.json ? `${JSON.stringify(figures)}\n` : report(figures));
+const figures = await measure(flags.has("quick"));
+print(flags.has("json") ? `${JSON.stringify(figures)}\n` : report(figures));

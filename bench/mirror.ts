@@ -9,13 +9,13 @@
  * @module
  */
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { defaultRegistry } from "../backends/mod.ts";
 import { parseSpec } from "../lib/block/spec.ts";
 import { Device } from "../lib/block/device.ts";
 import { makeRequest } from "../lib/block/request.ts";
 import { systemContext } from "../lib/daemon/context.ts";
-import { print, taskArguments } from "../tools/process.ts";
+import { print } from "../tools/process.ts";
+import { taskOptions } from "./options.ts";
 
 const MIB = 2 ** 20;
 const BLOCK_BYTES = 4096;
@@ -78,21 +78,22 @@ function median(values: readonly number[]): number {
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    args: taskArguments(),
-    options: {
-      quick: { type: "boolean" },
-      json: { type: "boolean" },
-      legs: { type: "string", default: "/dev/shm" },
-    },
+  const { flags, texts } = taskOptions({
+    task: "bench:mirror",
+    flags: ["quick", "json"],
+    texts: ["legs"],
   });
-  const turns = values.quick ? 3 : 9;
+  const isJson = flags.has("json");
+  const turns = flags.has("quick") ? 3 : 9;
   const results: Record<string, string | number>[] = [];
   const folder = await Deno.makeTempDir({ prefix: "dmu-bench-" });
-  const legs = await Deno.makeTempDir({ dir: values.legs, prefix: "dmu-bench-" });
+  const legs = await Deno.makeTempDir({
+    dir: texts.get("legs") ?? "/dev/shm",
+    prefix: "dmu-bench-",
+  });
   const places = { folder, legs };
   try {
-    if (!values.json) print("load                without a log   with a log   times slower\n");
+    if (!isJson) print("load                without a log   with a log   times slower\n");
     for (const load of LOADS) {
       const without: number[] = [], withLog: number[] = [];
       await turn(load, places, true); // it warms up, and does not count
@@ -102,7 +103,7 @@ async function main(): Promise<void> {
       }
       const ratio = median(without) / median(withLog);
       const row = [median(without), median(withLog)].map((each) => `${Math.round(each)}/s`);
-      if (!values.json) {
+      if (!isJson) {
         const [before = "", after = ""] = row;
         print(
           load.name.padEnd(20) + before.padStart(13) + after.padStart(13) +
@@ -116,7 +117,7 @@ async function main(): Promise<void> {
         ratio,
       });
     }
-    if (values.json) print(`${JSON.stringify({ results }, null, 2)}\n`);
+    if (isJson) print(`${JSON.stringify({ results }, null, 2)}\n`);
   } finally {
     for (const each of [folder, legs]) await Deno.remove(each, { recursive: true });
   }

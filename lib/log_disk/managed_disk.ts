@@ -5,7 +5,7 @@
  * @module
  */
 import type { OpenContext } from "../block/context.ts";
-import { BlockError } from "../block/errors.ts";
+import { BlockError, toBlockError } from "../block/errors.ts";
 import type { Progress } from "../block/image.ts";
 import type { Backend, Management, Opened, SnapshotInfo } from "../block/types.ts";
 import type { ObjectStore } from "../object_store/types.ts";
@@ -64,14 +64,38 @@ interface Parts {
   readonly stop: AbortController;
 }
 
-/** Opens the write-ahead log, if there is to be one. */
+/** True if there is a file at that path. Throws what opening it throws otherwise. */
+function isThere(path: string, { files }: OpenContext): boolean {
+  try {
+    files.open(path, { readOnly: true, direct: false, lock: false }).close();
+    return true;
+  } catch (error) {
+    if (toBlockError(error).errno === "ENOENT") return false;
+    throw error;
+  }
+}
+
+/**
+ * Opens the write-ahead log, if there is to be one. A disk that is opened for reading alone has none;
+ * throws EBUSY if there is one with writes that the disk has not.
+ */
 async function openWal(
-  { wal }: ManagedDiskOptions,
+  { wal, snapshot }: ManagedDiskOptions,
   readOnly: boolean,
   context: OpenContext,
 ): Promise<WriteAheadLog | null> {
-  if (wal === null || readOnly) return null;
-  return await WriteAheadLog.open(wal, context);
+  if (wal === null || snapshot !== null) return null;
+  if (!readOnly) return await WriteAheadLog.open(wal, context);
+  if (!isThere(wal.path, context)) return null;
+  const log = await WriteAheadLog.open(wal, context);
+  const { records } = log;
+  await log.close();
+  if (records === 0) return null;
+  throw new BlockError(
+    "EBUSY",
+    `Cannot open the disk read-only: its write-ahead log ${wal.path} has ${records} records that ` +
+      "are not on the disk yet; open it for writing once, or without wal to see an older state",
+  );
 }
 
 async function openDiskCache(

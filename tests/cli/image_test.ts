@@ -32,6 +32,7 @@ async function theirJson(command: string, path: string): Promise<unknown> {
 
 Deno.test("every page of dmu image fits into 80 columns, and create lists all options", async () => {
   const pages = ["", "create", "info", "map", "check", "snapshot", "commit", "rebase", "resize"];
+  pages.push("clone", "gc", "rm");
   for (const page of [...pages, "snapshot create", "snapshot ls"]) {
     const text = await ok("image", ...page.split(" ").filter((word) => word !== ""), "--help");
     for (const line of text.split("\n")) {

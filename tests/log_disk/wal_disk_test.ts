@@ -17,7 +17,7 @@ import { MemoryLog } from "../support/context.ts";
 import { CrashFiles } from "../support/crash_files.ts";
 import { VOLUME } from "./objects.ts";
 
-const BLOCK = 4096, BLOCKS = 64;
+const BLOCK = 4096, BLOCKS = 128;
 const GEOMETRY = {
   size: BLOCK * BLOCKS,
   minimum: 512,
@@ -284,4 +284,17 @@ Deno.test("openWalDisk() goes on when its log is full, and has nothing in it aft
   assert.equal(wal.records, 0);
   await wal.close();
   assert.equal(volume.durable.length, 3000);
+});
+
+Deno.test("openWalDisk() takes writes at a time that are together longer than its log", async () => {
+  const host = makeHost(6), volume = new ModelVolume();
+  const disk = await attach(host, volume);
+  const whole = tagged(3, BLOCKS);
+  const work = Array.from(
+    { length: 40 },
+    () => Promise.resolve(disk.write(whole, 0, { fua: true })),
+  );
+  await Promise.all(work);
+  assert.deepEqual(await imageNow(disk), new Array<number>(BLOCKS).fill(3));
+  await disk[Symbol.asyncDispose]();
 });

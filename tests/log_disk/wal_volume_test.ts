@@ -25,7 +25,12 @@ interface Host {
   readonly random: SeededRandom;
 }
 
-function open({ bucket, files, random }: Host, plan: StorePlan, wal = "/wal"): Promise<Opened> {
+function open(
+  { bucket, files, random }: Host,
+  plan: StorePlan,
+  wal = "/wal",
+  readOnly = false,
+): Promise<Opened> {
   return openManagedDisk(new MemoryStore(bucket, plan), {
     snapshot: null,
     cacheBytes: 0,
@@ -37,7 +42,7 @@ function open({ bucket, files, random }: Host, plan: StorePlan, wal = "/wal"): P
     puts: 4,
     collects: false,
     resolve: () => Promise.reject(new Error("no parents here")),
-  }, testContext({ random, files }));
+  }, testContext({ random, files, readOnly }));
 }
 
 function tagged(tag: number, count: number): Uint8Array<ArrayBuffer> {
@@ -142,6 +147,10 @@ Deno.test("openManagedDisk() flushes to its write-ahead log while the store does
   await backend.write(tagged(5, 1), 0, { fua: false });
   await backend.flush();
   files.crash();
+  await assert.rejects(
+    open(host, PLAIN_PLAN, "/wal", true),
+    /has 1 records that are not on the disk/,
+  );
   // Another host that continues the volume makes the log nobody's; it stays as it is.
   const opened = await open(host, PLAIN_PLAN, "/other");
   await opened.backend[Symbol.asyncDispose]();

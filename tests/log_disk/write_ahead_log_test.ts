@@ -200,13 +200,15 @@ Deno.test("WriteAheadLog waits for room, in order, and has it once a release is 
   await again.close();
 });
 
-Deno.test("WriteAheadLog cuts long writes, and those that wait fail when it is closed", async () => {
+Deno.test("WriteAheadLog fails those that wait for room when it is closed", async () => {
   const log = await begun(new CrashFiles({ seed: 5 }));
-  const data = new Uint8Array(2 * WAL_BYTES_MIN).fill(7);
-  const waiting = Promise.resolve(log.append("write", 100, data.length, data));
+  const data = new Uint8Array(WAL_RECORD_DATA_BYTES_MAX).fill(7);
+  let waiting: Promise<void> | undefined;
+  while (waiting === undefined) {
+    const added = log.append("write", 100, data.length, data);
+    if (added instanceof Promise) waiting = added;
+  }
   const failed = assert.rejects(waiting, { errno: "ESHUTDOWN" });
-  const [first, second] = log.read();
-  assert.deepEqual([first?.offset, second?.offset], [100, 100 + WAL_RECORD_DATA_BYTES_MAX]);
   await log.close();
   await failed;
 });

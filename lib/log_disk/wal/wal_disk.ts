@@ -12,10 +12,10 @@
  */
 import type { Log } from "../../block/context.ts";
 import { BlockError } from "../../block/errors.ts";
-import { chain, ensure } from "../../block/maybe.ts";
+import { chain, ensure, oneByOne } from "../../block/maybe.ts";
 import type { Backend, Maybe } from "../../block/types.ts";
 import type { Writer, WriterHooks } from "../hooks.ts";
-import { WAL_DRAIN_SHARE } from "./limits.ts";
+import { WAL_DRAIN_SHARE, WAL_RECORD_DATA_BYTES_MAX } from "./limits.ts";
 import type { WalPosition, WalRecord, WriteAheadLog } from "./write_ahead_log.ts";
 
 /** How a write-ahead log takes part in what a writer does. */
@@ -86,11 +86,23 @@ export async function openWalDisk(options: WalDiskOptions): Promise<Backend> {
   }
 }
 
+/** A change that the disk has not taken yet: where its record is. */
+interface InFlight {
+  readonly start: WalPosition;
+}
+
+/** A long write in parts of one record each. */
+function* partsOf(from: Uint8Array): Generator<[part: Uint8Array, at: number]> {
+  for (let at = 0; at < from.length; at += WAL_RECORD_DATA_BYTES_MAX) {
+    yield [from.subarray(at, at + WAL_RECORD_DATA_BYTES_MAX), at];
+  }
+}
+
 class WalDisk implements Backend {
   readonly #disk: DiskBelow;
   readonly #wal: WriteAheadLog;
-  /** Where the log was when each change began that the disk has not taken yet, the oldest first. */
-  readonly #inFlight = new Set<{ readonly start: WalPosition }>();
+  /** Changes that the log has and the disk has not taken yet, in the order of the log. */
+  readonly #inFlight = new Set<InFlight>();
   #draining: Promise<void> | null = null;
   readonly capabilities = { synchronous: false, fua: true };
 
@@ -108,6 +120,16 @@ class WalDisk implements Backend {
   }
 
   write(from: Uint8Array, offset: number, { fua }: { readonly fua: boolean }): Maybe<void> {
+    if (from.length <= WAL_RECORD_DATA_BYTES_MAX) return this.#writePart(from, offset, fua);
+    // Each part has one record, so that none waits for room while it holds some.
+    const done = oneByOne(
+      partsOf(from),
+      ([part, at]) => this.#writePart(part, offset + at, false),
+    );
+    return fua ? chain(done, () => this.#sync()) : done;
+  }
+
+  #writePart(from: Uint8Array, offset: number, fua: boolean): Maybe<void> {
     return this.#change(
       "write",
       offset,
@@ -184,11 +206,17 @@ class WalDisk implements Backend {
     fua: boolean,
     work: () => Maybe<void>,
   ): Maybe<void> {
-    const token = { start: this.#wal.position };
-    this.#inFlight.add(token);
+    // What waits for room has no record yet, and stands in nobody's way.
+    let record: InFlight | null = null;
+    const added = (start: WalPosition): void => {
+      record = { start };
+      this.#inFlight.add(record);
+    };
     const done = ensure(
-      () => chain(this.#append(kind, offset, length, data), work),
-      () => this.#inFlight.delete(token),
+      () => chain(this.#append(kind, offset, length, data, added), work),
+      () => {
+        if (record !== null) this.#inFlight.delete(record);
+      },
     );
     return fua ? chain(done, () => this.#sync()) : done;
   }
@@ -198,8 +226,9 @@ class WalDisk implements Backend {
     offset: number,
     length: number,
     data: Uint8Array | null,
+    added: (start: WalPosition) => void,
   ): Maybe<void> {
-    const pending = this.#wal.append(kind, offset, length, data);
+    const pending = this.#wal.append(kind, offset, length, data, added);
     if (this.#wal.usedBytes > this.#wal.ringBytes * WAL_DRAIN_SHARE) {
       this.#draining ??= this.#drain().finally(() => this.#draining = null);
     }
@@ -209,7 +238,7 @@ class WalDisk implements Backend {
   /** Makes room in the log: what the disk below has made durable is not needed in it. */
   async #drain(): Promise<void> {
     do {
-      // What is in flight may wait for this very room: only what the disk has taken counts.
+      // Only what the disk has taken counts.
       const [oldest] = this.#inFlight;
       const position = oldest?.start ?? this.#wal.position;
       try {

@@ -52,6 +52,14 @@ export interface WalRecord {
   readonly data: Uint8Array<ArrayBuffer>;
 }
 
+/** A record that is to be added; `data` is empty unless it is a write. */
+interface NewRecord {
+  readonly kind: WalRecord["kind"];
+  readonly offset: number;
+  readonly length: number;
+  readonly data: Uint8Array;
+}
+
 /** A place between two records. */
 export interface WalPosition {
   /** Number of the record behind it. */
@@ -225,29 +233,17 @@ export class WriteAheadLog {
 
   /**
    * Adds what is done to the disk, before it is done: at once if there is room, in order of the calls.
-   * `data` is read before the call is done; null for what has none. Throws what `sync` throws.
+   * `data`, of at most WAL_RECORD_DATA_BYTES_MAX, is read before the call is done; null for what has none.
+   * `added` is told the place of the record at the moment when it is there. Throws what `sync` throws.
    */
   append(
     kind: WalRecord["kind"],
     offset: number,
     length: number,
     data: Uint8Array | null,
+    added: (start: WalPosition) => void = () => {},
   ): Maybe<void> {
-    if (data === null) return this.#append(kind, offset, length, EMPTY);
-    let at = 0;
-    while (at < length) {
-      const part = data.subarray(at, at + WAL_RECORD_DATA_BYTES_MAX);
-      const pending = this.#append(kind, offset + at, part.length, part);
-      at += part.length;
-      if (pending === undefined) continue;
-      const from = at;
-      return pending.then(() =>
-        from === length
-          ? undefined
-          : this.append(kind, offset + from, length - from, data.subarray(from))
-      );
-    }
-    return undefined;
+    return this.#append({ kind, offset, length, data: data ?? EMPTY }, added);
   }
 
   /** Makes durable, on this host, all that was appended before the call. Once it failed it fails for ever. */
@@ -281,21 +277,14 @@ export class WriteAheadLog {
     }
   }
 
-  #append(
-    kind: WalRecord["kind"],
-    offset: number,
-    length: number,
-    data: Uint8Array,
-  ): Maybe<void> {
+  #append(record: NewRecord, added: (start: WalPosition) => void): Maybe<void> {
     if (this.#failure !== null) throw this.#failure;
-    const span = recordSpan(data.length);
-    if (this.#waiting.length === 0 && this.#hasRoom(span)) {
-      return this.#write(kind, offset, length, data);
-    }
+    const span = recordSpan(record.data.length);
+    if (this.#waiting.length === 0 && this.#hasRoom(span)) return this.#write(record, added);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const go = (): void => {
       try {
-        this.#write(kind, offset, length, data);
+        this.#write(record, added);
         resolve();
       } catch (error) {
         reject(error);
@@ -316,7 +305,10 @@ export class WriteAheadLog {
     return this.usedBytes + this.#skip(span) + span <= this.ringBytes;
   }
 
-  #write(kind: WalRecord["kind"], offset: number, length: number, data: Uint8Array): void {
+  #write(
+    { kind, offset, length, data }: NewRecord,
+    added: (start: WalPosition) => void,
+  ): void {
     try {
       const skip = this.#skip(recordSpan(data.length));
       if (skip >= RECORD_BYTES) this.#putRecord("wrap", 0, 0, EMPTY);
@@ -326,7 +318,9 @@ export class WriteAheadLog {
         const rest = into === 0 ? 0 : this.ringBytes - into;
         this.#head = { number: this.#head.number, total: this.#head.total + rest };
       }
+      const start = this.#head;
       this.#putRecord(kind, offset, length, data);
+      added(start);
     } catch (error) {
       throw this.#fail(error);
     }

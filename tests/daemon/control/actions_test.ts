@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { defaultRegistry } from "../../../backends/mod.ts";
 import { memory } from "../../../backends/memory.ts";
+import type { CollectReport } from "../../../lib/block/image.ts";
 import type { Registry } from "../../../lib/block/registry.ts";
 import { splitWords } from "../../../lib/daemon/control/words.ts";
 import { untilState, valueOf, wish } from "../../support/control.ts";
@@ -26,6 +27,10 @@ function registryWithNotes(notes: string[]): Registry {
           notes.push(`snapshot ${name}`);
         },
         commit: (): void => void notes.push("commit"),
+        collect: (): CollectReport => {
+          notes.push("gc");
+          return { movedBytes: 0, deletedObjects: 0, deletedBytes: 0 };
+        },
       },
     }),
   });
@@ -59,6 +64,7 @@ Deno.test("actions of an open file run at its end, in their order, and one that 
       "flush d",
       "snapshot d",
       "remove e",
+      "gc d",
     ];
     for (const [index, action] of texts.entries()) {
       const reply = await ask({ verb: "onexit-add", minor, action });
@@ -67,7 +73,7 @@ Deno.test("actions of an open file run at its end, in their order, and one that 
     assert.deepEqual(files.get(minor).onexit.list().map(({ name }) => name), texts);
     hangUp();
     while (files.size > 0) await turn();
-    assert.deepEqual(notes, ["snapshot a name", "commit", `snapshot onexit-${minor}-5`]);
+    assert.deepEqual(notes, ["snapshot a name", "commit", `snapshot onexit-${minor}-5`, "gc"]);
     assert.equal(targets.opened("d").device.statistics.flush.latency.count, 1);
     assert.equal(targets.get("e"), null);
     assert.equal(log.lines.filter((line) => line.startsWith("error: Onexit action 1")).length, 1);
@@ -79,7 +85,7 @@ Deno.test("actions are for the target that had the name when they were added", a
   await withPlane(async ({ client, minor, ask, targets }) => {
     await wish(client, "d", { backend: "kept:1M" });
     await untilState(client, "d", "4");
-    for (const action of ["remove d", "snapshot d", "commit d", "flush d"]) {
+    for (const action of ["remove d", "snapshot d", "commit d", "flush d", "gc d"]) {
       assert.equal((await ask({ verb: "onexit-add", minor, action }))["ok"], true);
     }
     await client.write("/dmu/target/d/state", "5");
@@ -87,7 +93,7 @@ Deno.test("actions are for the target that had the name when they were added", a
     await wish(client, "d", { backend: "kept:1M" });
     await untilState(client, "d", "4");
     const served = targets.get("d");
-    for (const handle of [1, 2, 3, 4]) {
+    for (const handle of [1, 2, 3, 4, 5]) {
       assert.deepEqual(await ask({ verb: "onexit-remove", minor, handle, fire: true }), {
         ok: true,
       });
