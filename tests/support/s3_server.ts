@@ -215,6 +215,9 @@ export async function startS3Server(
   const objects = new Map<string, S3Object>();
   const requests: string[] = [];
   const scheme = certificate === undefined ? "http" : "https";
+  /** Requests that are being answered, whether or not anybody waits for it any more. */
+  const running = new Set<Promise<void>>();
+  const stopped = Promise.withResolvers<void>();
 
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { method = "", headers } = request;
@@ -231,7 +234,7 @@ export async function startS3Server(
     };
     const body = await readBody(request);
     const fault = settings.plan(seen);
-    if (fault?.kind === "hold") await fault.until;
+    if (fault?.kind === "hold") await Promise.race([fault.until, stopped.promise]);
     if (fault?.kind === "drop") return void response.destroy();
     const early = fault?.kind === "answer" && fault.afterEffect !== true ? reply(fault) : null;
     const refused = early ?? await refuse(request, url.href, body, settings);
@@ -244,7 +247,9 @@ export async function startS3Server(
   }
 
   const listener = (request: IncomingMessage, response: ServerResponse): void => {
-    serve(request, response).catch((error) => response.destroy(error));
+    const served = serve(request, response).catch((error) => void response.destroy(error))
+      .finally(() => running.delete(served));
+    running.add(served);
   };
   const server: Server = certificate === undefined
     ? createServer(listener)
@@ -259,8 +264,10 @@ export async function startS3Server(
     objects,
     requests,
     async [Symbol.asyncDispose](): Promise<void> {
+      stopped.resolve();
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
+      await Promise.all(running);
     },
   };
 }
