@@ -6,7 +6,10 @@
 import { dir, s3 } from "../../backends/s3/mod.ts";
 import type { BackendType, Opened } from "../../lib/block/types.ts";
 
-function withoutFlush<Options>(kind: BackendType<Options>, name: string): BackendType<Options> {
+function withoutFlush<Options extends { readonly path: string }>(
+  kind: BackendType<Options>,
+  name: string,
+): BackendType<Options> {
   return {
     name,
     summary: `${kind.name}, but never flushed`,
