@@ -1,7 +1,8 @@
 /**
  * Regions that are being written to. Before the first write to one goes to a leg the region is marked in
- * the log, durably; marks of writes that come together share one flush. A region that nobody has written
- * to for a while is cleared, after all legs have flushed what was written there.
+ * the log, durably. Marks of writes that come together are a batch: they are written and flushed together,
+ * and the batch before is written to the legs meanwhile. A region that nobody has written to for a while
+ * is cleared, after all legs have flushed what was written there.
  *
  * @module
  */
@@ -10,6 +11,7 @@ import { chain, ensure } from "../../lib/block/maybe.ts";
 import type { Maybe } from "../../lib/block/types.ts";
 import type { DirtyLog } from "../../lib/dirty_log/log.ts";
 import { CLEAN_TICK_MS } from "./limits.ts";
+import { MarkBatches, type Marking } from "./mark_batches.ts";
 
 /** What regions need of their mirror. */
 export interface RegionsOptions {
@@ -27,11 +29,9 @@ export interface RegionsOptions {
 }
 
 /** A region that was written to. */
-interface Use {
+interface Use extends Marking {
   /** Writes that are under way. */
   writes: number;
-  /** The mark is durable. */
-  marked: boolean;
   /** The number of the last write that is done. */
   last: number;
   /** The look at regions before that write. */
@@ -48,10 +48,12 @@ export class ActiveRegions {
   #flushed = 0;
   #tick = 0;
   #cleaning: Promise<void> | null = null;
+  readonly #batches: MarkBatches;
 
   /** None yet. */
   constructor(options: RegionsOptions) {
     this.#options = options;
+    this.#batches = new MarkBatches(options);
   }
 
   /** The number of the last write that is done: a flush that begins now covers all up to it. */
@@ -71,42 +73,39 @@ export class ActiveRegions {
 
   /** Marks what a write of this range touches, durably. Throws EIO; else `end` has to follow. */
   begin(offset: number, length: number): Maybe<void> {
-    const { log, durable, regionBytes } = this.#options;
+    const { regionBytes } = this.#options;
     const first = Math.floor(offset / regionBytes);
     const last = Math.floor((offset + length - 1) / regionBytes);
-    const fresh: number[] = [];
+    let waits: Promise<void>[] | null = null;
     for (let region = first; region <= last; region += 1) {
-      const use = this.#uses.get(region);
-      if (use?.marked === true) use.writes += 1;
-      else {
-        if (use === undefined) {
-          this.#uses.set(region, { writes: 1, marked: !durable, last: 0, tick: this.#tick });
-        } else use.writes += 1;
-        fresh.push(region);
-      }
+      const use = this.#useOf(region);
+      use.writes += 1;
+      const wait = use.marked ? undefined : this.#mark(region, use);
+      if (wait !== undefined && wait !== waits?.at(-1)) (waits ??= []).push(wait);
     }
-    if (fresh.length === 0) return undefined;
-    try {
-      log.mark(fresh);
-    } catch (error) {
+    if (waits === null) return undefined;
+    return allOf(waits).catch((error: unknown) => {
       this.end(offset, length);
       throw error;
-    }
-    this.#startCleaning();
-    return durable ? this.#markDurably(fresh, offset, length) : undefined;
+    });
   }
 
-  async #markDurably(fresh: readonly number[], offset: number, length: number): Promise<void> {
-    try {
-      await this.#options.commit();
-    } catch (error) {
-      this.end(offset, length);
-      throw error;
-    }
-    for (const region of fresh) {
-      const use = this.#uses.get(region);
-      if (use !== undefined) use.marked = true;
-    }
+  #useOf(region: number): Use {
+    const known = this.#uses.get(region);
+    if (known !== undefined) return known;
+    const use = { writes: 0, marked: false, batch: null, last: 0, tick: this.#tick };
+    this.#uses.set(region, use);
+    this.#startCleaning();
+    return use;
+  }
+
+  #mark(region: number, use: Use): Maybe<void> {
+    // What another write has marked is waited for, not marked again.
+    if (use.batch !== null) return use.batch;
+    if (this.#options.durable) return this.#batches.add(region, use);
+    this.#options.log.mark([region]);
+    use.marked = true;
+    return undefined;
   }
 
   /** The write of this range is done, well or not. */
@@ -149,7 +148,9 @@ export class ActiveRegions {
   /** Clears regions that were not written to since the look before `tick`. */
   async #clean(tick: number): Promise<void> {
     const { log, flushLegs, whole } = this.#options;
-    const idle = [...this.#uses].filter(([, use]) => use.writes === 0 && use.tick < tick);
+    const idle = [...this.#uses].filter(([, use]) =>
+      use.writes === 0 && use.batch === null && use.tick < tick
+    );
     if (idle.length === 0) return;
     if (idle.some(([, { last }]) => last > this.#flushed)) await flushLegs();
     const clean: number[] = [];
@@ -190,6 +191,11 @@ export class ActiveRegions {
   clearFlushed(): Promise<void> {
     return this.#clean(Infinity);
   }
+}
+
+function allOf(waits: readonly Promise<void>[]): Promise<void> {
+  const [only] = waits;
+  return only !== undefined && waits.length === 1 ? only : Promise.all(waits).then(() => {});
 }
 
 /** Marks a range, works on it and ends the marks, at once if all of it is. */

@@ -12,6 +12,11 @@ export const LEGS_MIN = 2, LEGS_MAX = 8;
 export const REGION_BYTES_USUAL: number = MIB;
 /** Most regions that are made if nobody says how large they are. */
 export const REGIONS_USUAL_MAX: number = 2 ** 21;
+/**
+ * Most marks that are flushed together while a flush takes less than QUICK_FLUSH_US: as many as there are
+ * writes that take the time of such a flush, so that half of 64 writes are done while the others wait.
+ */
+export const BATCH_MARKS = 32, QUICK_FLUSH_US = 600;
 /** Time in ms between two looks at regions that were written to; one without writes between is cleared. */
 export const CLEAN_TICK_MS = 2_000;
 /** Bytes that are copied at once, and locked against writes meanwhile. */

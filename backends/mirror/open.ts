@@ -245,11 +245,7 @@ async function assemble(
   const log = makeLog(kept, readOnly ? { ...plan, sync: "default" } : plan, size, context);
   const dirty = readOnly ? isDirty(found) : log.dirtyCount > 0;
   if (plan.crashed && dirty) chooseOne(legs, settings.source);
-  const commits = new GroupSync(async () => {
-    // Whatever comes in the same turn comes along.
-    await Promise.resolve();
-    await log.flushLater();
-  });
+  const commits = new GroupSync(() => log.flushLater());
   const commit = (): Promise<void> => commits.sync();
   const record = recordOf(plan, identities, size, context);
   const trusts = ({ number }: Leg): boolean =>

@@ -28,6 +28,17 @@ import type { RegionBitmap } from "./region_bitmap.ts";
 
 const NO_LABEL = new Uint8Array(0);
 
+/** Runs of numbers that follow each other; `end` is behind the last. */
+function runsOf(numbers: ReadonlySet<number>): { start: number; end: number }[] {
+  const runs: { start: number; end: number }[] = [];
+  for (const each of [...numbers].sort((a, b) => a - b)) {
+    const last = runs.at(-1);
+    if (last?.end === each) last.end += 1;
+    else runs.push({ start: each, end: each + 1 });
+  }
+  return runs;
+}
+
 /** See the top of the file. All calls throw SystemError when the medium fails. */
 export class DiskStore {
   readonly #file: LogFile;
@@ -98,7 +109,9 @@ export class DiskStore {
     const settled = !this.#unknown;
     this.#unknown = true;
     if (mustLast) this.#unsynced = true;
-    for (const block of blocks) this.#writeBlock(block, clean);
+    for (const { start, end } of runsOf(blocks)) {
+      this.#writeBytes(start * this.#unit, end * this.#unit, clean);
+    }
     this.#unknown = !settled;
   }
 
@@ -162,10 +175,6 @@ export class DiskStore {
 
   #blockOf(region: number): number {
     return Math.floor((DISK_LOG_BITMAP_OFFSET + (region >> 3)) / this.#unit);
-  }
-
-  #writeBlock(block: number, clean: RegionBitmap): void {
-    this.#writeBytes(block * this.#unit, (block + 1) * this.#unit, clean);
   }
 
   #writeBytes(start: number, end: number, clean: RegionBitmap): void {
