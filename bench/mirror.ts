@@ -132,7 +132,9 @@ async function main(): Promise<void> {
   });
   const places = { folder, legs };
   try {
-    if (!isJson) print("load                            without a log   with a log   times slower\n");
+    if (!isJson) {
+      print("load                            without a log   with a log   times slower\n");
+    }
     for (const load of loads(quick)) {
       if (!load.name.includes(only)) continue;
       const turns = load.writes === Infinity ? quick ? 1 : 3 : quick ? 3 : 9;

@@ -10,7 +10,7 @@ import type { Clock } from "../../lib/block/context.ts";
 import { chain, ensure } from "../../lib/block/maybe.ts";
 import type { Maybe } from "../../lib/block/types.ts";
 import type { DirtyLog } from "../../lib/dirty_log/log.ts";
-import { CLEAN_TICK_MS } from "./limits.ts";
+import { AHEAD_REGIONS, CLEAN_TICK_MS } from "./limits.ts";
 import { MarkBatches, type Marking } from "./mark_batches.ts";
 
 /** What regions need of their mirror. */
@@ -32,7 +32,7 @@ export interface RegionsOptions {
 interface Use extends Marking {
   /** Writes that are under way. */
   writes: number;
-  /** The number of the last write that is done. */
+  /** The number of the last write that is done; 0 for a region that was only marked ahead. */
   last: number;
   /** The look at regions before that write. */
   tick: number;
@@ -99,10 +99,29 @@ export class ActiveRegions {
     return use;
   }
 
+  /** A client writes to it, or has just done so. */
+  #isWritten(region: number): boolean {
+    const use = this.#uses.get(region);
+    return use !== undefined && (use.writes > 0 || use.last > 0);
+  }
+
+  /** Marks what follows a region along with it: it is cleared like any other if nobody writes there. */
+  #markAhead(region: number): void {
+    const { log } = this.#options;
+    const end = Math.ceil((region + 1) / AHEAD_REGIONS) * AHEAD_REGIONS;
+    for (let next = region + 1; next < Math.min(end, log.arguments.regions); next += 1) {
+      if (!this.#uses.has(next) && log.isClean(next)) this.#batches.add(next, this.#useOf(next));
+    }
+  }
+
   #mark(region: number, use: Use): Maybe<void> {
     // What another write has marked is waited for, not marked again.
     if (use.batch !== null) return use.batch;
-    if (this.#options.durable) return this.#batches.add(region, use);
+    if (this.#options.durable) {
+      const done = this.#batches.add(region, use);
+      if (this.#isWritten(region - 1) && this.#isWritten(region - 2)) this.#markAhead(region);
+      return done;
+    }
     this.#options.log.mark([region]);
     use.marked = true;
     return undefined;
@@ -153,14 +172,14 @@ export class ActiveRegions {
     );
     if (idle.length === 0) return;
     if (idle.some(([, { last }]) => last > this.#flushed)) await flushLegs();
-    const clean: number[] = [];
+    const clean: number[] = [], isWhole = whole();
     for (const [region, use] of idle) {
       if (use.writes > 0 || use.last > this.#flushed) continue;
       this.#uses.delete(region);
-      clean.push(region);
+      // What a leg that is out of use lacks stays marked; what was marked ahead in vain it does not lack.
+      if (isWhole || use.last === 0) clean.push(region);
     }
-    // What a leg that is out of use lacks stays marked.
-    if (!whole()) return;
+    if (clean.length === 0) return;
     log.clear(clean);
     log.settle(true);
   }
@@ -185,6 +204,7 @@ export class ActiveRegions {
   async stop(): Promise<void> {
     this.#ended.abort();
     await this.#cleaning;
+    await this.#batches.idle();
   }
 
   /** Clears all that was flushed; nothing is being written any more. */

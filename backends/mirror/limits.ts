@@ -10,13 +10,17 @@ const MIB: number = 1024 * 1024;
 export const LEGS_MIN = 2, LEGS_MAX = 8;
 /** Bytes of a region, if not told and the log has none; doubled until there are at most REGIONS_USUAL_MAX. */
 export const REGION_BYTES_USUAL: number = MIB;
-/** Most regions that are made if nobody says how large they are. */
-export const REGIONS_USUAL_MAX: number = 2 ** 21;
 /**
- * Most marks that are flushed together while a flush takes less than QUICK_FLUSH_US: as many as there are
- * writes that take the time of such a flush, so that half of 64 writes are done while the others wait.
+ * Most regions that are made if nobody says how large they are. Few enough for a region to be written to
+ * again before it is cleared, when writes are spread over all of a busy mirror, and for all of them to be
+ * looked at in a few ms; many enough for one of them to be little to copy.
  */
-export const BATCH_MARKS = 32, QUICK_FLUSH_US = 600;
+export const REGIONS_USUAL_MAX: number = 2 ** 16;
+/**
+ * Regions that are marked with one flush where writes follow each other, as an aligned run: sequential
+ * writes then wait for the log once a run.
+ */
+export const AHEAD_REGIONS = 16;
 /** Time in ms between two looks at regions that were written to; one without writes between is cleared. */
 export const CLEAN_TICK_MS = 2_000;
 /** Bytes that are copied at once, and locked against writes meanwhile. */

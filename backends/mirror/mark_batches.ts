@@ -1,14 +1,11 @@
 /**
  * Marks on their way to the medium of the log. Those that come together are one batch: one write, one
  * flush. While a batch is being flushed the next one gathers, and the writes of the one before go to the
- * legs. So that there is something to do meanwhile, a batch takes no more marks than BATCH_MARKS while the
- * medium is quick; of a slow one each flush takes all that wait.
+ * legs.
  *
  * @module
  */
-import type { Clock } from "../../lib/block/context.ts";
 import type { DirtyLog } from "../../lib/dirty_log/log.ts";
-import { BATCH_MARKS, QUICK_FLUSH_US } from "./limits.ts";
 
 /** What becomes of a mark. */
 export interface Marking {
@@ -21,7 +18,6 @@ export interface Marking {
 /** What batches need of their mirror. */
 export interface BatchesOptions {
   readonly log: DirtyLog;
-  readonly clock: Clock;
   /** Makes durable what was put into the log. Throws EIO. */
   readonly commit: () => Promise<void>;
 }
@@ -61,11 +57,9 @@ class Batch {
 /** See the top of the file. */
 export class MarkBatches {
   readonly #options: BatchesOptions;
-  /** In the order in which they are flushed; the last one gathers. */
-  readonly #queue: Batch[] = [];
-  #running = false;
-  /** How long the last flush took. */
-  #flush_us = 0;
+  /** What gathers. */
+  #next: Batch | null = null;
+  #running: Promise<void> | null = null;
 
   /** None yet. */
   constructor(options: BatchesOptions) {
@@ -74,23 +68,21 @@ export class MarkBatches {
 
   /** Marks a region; resolves when that is durable, rejects with EIO if it cannot be. */
   add(region: number, marking: Marking): Promise<void> {
-    let batch = this.#queue.at(-1);
-    const isFull = batch !== undefined && batch.regions.length >= BATCH_MARKS &&
-      this.#flush_us < QUICK_FLUSH_US;
-    if (batch === undefined || isFull) this.#queue.push(batch = new Batch());
-    const done = batch.add(region, marking);
-    if (!this.#running) {
-      this.#running = true;
-      // What comes in the same turn comes along.
-      queueMicrotask(() => this.#run());
-    }
+    this.#next ??= new Batch();
+    const done = this.#next.add(region, marking);
+    this.#running ??= this.#run();
     return done;
   }
 
+  /** Resolves when nothing is under way. */
+  async idle(): Promise<void> {
+    await this.#running;
+  }
+
   async #run(): Promise<void> {
-    const { clock, log, commit } = this.#options;
-    for (let batch = this.#queue.shift(); batch !== undefined; batch = this.#queue.shift()) {
-      const start_us = clock.now();
+    const { log, commit } = this.#options;
+    await Promise.resolve(); // what comes in the same turn comes along
+    for (let batch = this.#take(); batch !== null; batch = this.#take()) {
       try {
         log.mark(batch.regions);
         await commit();
@@ -99,8 +91,13 @@ export class MarkBatches {
         batch.fail(error);
       }
       // The next flush begins before those go on who have waited for this one.
-      this.#flush_us = clock.now() - start_us;
     }
-    this.#running = false;
+    this.#running = null;
+  }
+
+  #take(): Batch | null {
+    const batch = this.#next;
+    this.#next = null;
+    return batch;
   }
 }
