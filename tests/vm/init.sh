@@ -91,7 +91,13 @@ keep_writing() { # DEVICE FIRST_BLOCK STEP COUNT BLOCKS
     echo $count >/tmp/written.new && mv /tmp/written.new /tmp/written
   done
 }
-has_written() { [ "$(cat /tmp/written)" -ge "$1" ]; }
+has_written() { [ "$(cat /tmp/written 2>/dev/null || echo 0)" -ge "$1" ]; }
+# The same in the background; what an earlier writer has left must not stand for this one.
+begin_writing() { # DEVICE FIRST_BLOCK STEP COUNT BLOCKS
+  rm -f /tmp/writer /tmp/written
+  (keep_writing "$@"; echo $? >/tmp/writer) &
+}
+all_written() { until_true grep -qsx 0 /tmp/writer; }
 # How many regions of a log are marked; the bitmap of 8 bytes and more is from byte 1024 on.
 dirty_in() { # PLACE [REGIONS]
   dd if="$1" bs=4096 count=1 2>/dev/null | od -An -v -tu1 -w1 -j 1024 -N $((${2:-64} / 8)) |
