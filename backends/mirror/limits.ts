@@ -15,14 +15,14 @@ export const REGION_BYTES_USUAL: number = MIB;
  * again before it is cleared, when writes are spread over all of a busy mirror, and for all of them to be
  * looked at in a few ms; many enough for one of them to be little to copy.
  */
-export const REGIONS_USUAL_MAX: number = 2 ** 16;
+export const REGIONS_USUAL_MAX: number = 2 ** 15;
 /**
  * Regions that are marked with one flush where writes follow each other, as an aligned run: sequential
  * writes then wait for the log once a run.
  */
 export const AHEAD_REGIONS = 16;
 /** Time in ms between two looks at regions that were written to; one without writes between is cleared. */
-export const CLEAN_TICK_MS = 2_000;
+export const CLEAN_TICK_MS = 5_000;
 /** Bytes that are copied at once, and locked against writes meanwhile. */
 export const COPY_BYTES: number = MIB;
 /** Runs of data and zeroes in a piece above which all of it is copied as data. */

@@ -23,6 +23,10 @@ export interface DeviceBitmaps {
    * rejects with, BlockError if the change cannot be noted: the request then fails and changes nothing.
    */
   changing(offset: number, length: number): Maybe<void>;
+  /** Noting a change costs less if several are known of ahead: see `willChange`. */
+  readonly wantsAhead: boolean;
+  /** This range is going to be changed, behind others: `changing` follows, or nothing does. Never fails. */
+  willChange(offset: number, length: number): void;
   /** Throws EINVAL if the bitmaps cannot go with a device of that size (bytes). */
   checkSize(size: number): void;
   /** The device has another size (bytes); nothing is in flight. */

@@ -134,19 +134,23 @@ export class Device implements AsyncDisposable {
     return this.#backend.pour !== undefined;
   }
 
-  /**
-   * Reads are slow at present, as they are when no cache has what they ask for, and the storage wants to
-   * know of several ahead: see `willRead`.
-   */
+  /** Requests that are known of ahead cost less: see `willSubmit`. */
   get wantsAhead(): boolean {
+    return this.#readsAhead || this.bitmaps?.wantsAhead === true;
+  }
+
+  /** Reads are slow at present, as they are when no cache has what they ask for, and the storage wants to know. */
+  get #readsAhead(): boolean {
     return this.#slowReads > SLOW_READS_MIN && this.#backend.willRead !== undefined;
   }
 
-  /** A read of this range is going to be submitted, behind others. Never fails; what is no range is ignored. */
-  willRead(offset: number, length: number): void {
-    const { size, maximum } = this.#backend.geometry;
+  /** A request is going to be submitted, behind others. Never fails; what is no range is ignored. */
+  willSubmit(operation: "read" | "write", offset: number, length: number): void {
+    const { size, maximum, readOnly } = this.#backend.geometry;
     if (length < 1 || length > maximum || offset + length > size) return;
-    this.#backend.willRead?.(offset, length);
+    if (operation === "write") {
+      if (!readOnly) this.bitmaps?.willChange(offset, length);
+    } else if (this.#readsAhead) this.#backend.willRead?.(offset, length);
   }
 
   /** Requests that have entered and are not done. */

@@ -238,7 +238,10 @@ export class BitmapMedium {
 
   #groupOf(): GroupSync {
     const store = this.#store;
-    return new GroupSync(() => store.syncLater());
+    return new GroupSync(async () => {
+      await Promise.resolve(); // what comes in the same turn comes along
+      await store.syncLater();
+    });
   }
 
   #label(used: boolean, point: number): Uint8Array {

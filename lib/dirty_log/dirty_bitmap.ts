@@ -118,6 +118,23 @@ export class DirtyBitmap {
     return this.#write(this.#medium, start, end);
   }
 
+  /**
+   * A range is going to change, and others with it: what the medium needs for that is written, so that the
+   * first `mark` makes it durable for all of them. Nothing is marked for readers. Never fails.
+   */
+  markSoon(offset: number, length: number): void {
+    const medium = this.#medium;
+    // Where marks do not keep their thread, changes at the same time share a sync without this.
+    if (medium === null || medium.unknown || !this.#options.mayBlock) return;
+    const start = Math.floor(offset / this.#granularity);
+    const end = Math.floor((offset + length - 1) / this.#granularity) + 1;
+    try {
+      medium.mark(start, end);
+    } catch {
+      // What is on the medium is not known then: the mark itself writes all of it, or fails.
+    }
+  }
+
   /** Another size of the disk (bytes); what is new counts as changed. Throws EIO. */
   resize(size: number): void {
     const before = { size: this.#size, granularity: this.#granularity };
@@ -204,8 +221,9 @@ export class DirtyBitmap {
 
   #write(medium: BitmapMedium, start: number, end: number): Maybe<void> {
     const written = this.#keep(() => medium.mark(start, end));
-    if (written === null) return this.#settled(start, end);
+    // What was written before, by `markSoon`, is made durable by the first who needs it.
     if (this.#options.mayBlock) return this.#keep(() => medium.sync());
+    if (written === null) return this.#settled(start, end);
     const done = medium.syncLater().catch((error: unknown) => {
       throw this.#failed(error);
     });

@@ -129,6 +129,14 @@ export class TargetBitmaps implements DeviceBitmaps {
     return waits === null ? undefined : Promise.all(waits).then(() => {});
   }
 
+  get wantsAhead(): boolean {
+    return this.#options.mayBlock && this.#bitmaps.some(({ facts: { persistent } }) => persistent);
+  }
+
+  willChange(offset: number, length: number): void {
+    for (const bitmap of this.#bitmaps) bitmap.markSoon(offset, length);
+  }
+
   checkSize(size: number): void {
     for (const { name, facts: { granularity } } of this.#bitmaps) {
       this.#checkRoom(name, size, granularity);

@@ -265,7 +265,7 @@ export class NbdServerSession implements BlockingSession {
     }
   }
 
-  /** Tells the storage of all reads in a chunk that begins with a request, but the first. */
+  /** Tells the device of all reads and writes in a chunk that begins with a request, but of a first read. */
   #tellAhead(chunk: Uint8Array): void {
     const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.byteLength);
     const header = new RequestHeader();
@@ -274,7 +274,8 @@ export class NbdServerSession implements BlockingSession {
       if (this.#extended) header.decodeExtended(view, at);
       else header.decodeCompact(view, at);
       const { type, offset, length } = header;
-      if (type === COMMAND.READ && count > 0) this.#device.willRead(offset, length);
+      if (type === COMMAND.READ && count > 0) this.#device.willSubmit("read", offset, length);
+      else if (type === COMMAND.WRITE) this.#device.willSubmit("write", offset, length);
       at += this.#headerBytes + (type === COMMAND.WRITE ? length : 0);
     }
   }

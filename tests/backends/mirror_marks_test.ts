@@ -230,13 +230,13 @@ Deno.test("openMirror() clears what it has marked ahead in vain, without a flush
   await close(mirror);
 });
 
-Deno.test("usualRegion() keeps to 65536 regions", () => {
+Deno.test("usualRegion() keeps to 32768 regions", () => {
   const MIB = 2 ** 20;
   const sizes: readonly [size: number, region: number][] = [
     [1, MIB],
-    [2 ** 36, MIB],
-    [2 ** 36 + 512, 2 * MIB],
-    [2 ** 40, 16 * MIB],
+    [2 ** 35, MIB],
+    [2 ** 35 + 512, 2 * MIB],
+    [2 ** 40, 32 * MIB],
   ];
   for (const [size, region] of sizes) assert.equal(usualRegion(size), region);
 });

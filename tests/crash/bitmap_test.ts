@@ -185,6 +185,9 @@ class Run {
     if (first !== undefined) {
       changes.splice(1, 0, { ...first, length: Math.min(first.length, 100) });
     }
+    if (random.below(2) === 0) {
+      for (const { offset, length } of changes) device.willSubmit("write", offset, length);
+    }
     const done = await Promise.allSettled(changes.map(async (change) => {
       const { operation, offset, length } = change;
       if (this.#bug === "trims and zeroes are not marked" && operation !== "write") {

@@ -1,74 +1,12 @@
 /**
  * Mirrors whose process or machine ends at any moment, and whose legs fail: against a model, seeded. Bugs
- * are planted to see that the model finds them.
+ * are planted to see that the model finds them. `deno task soak:mirror` runs more.
  *
  * @module
  */
 import assert from "node:assert/strict";
-import { type Bug, MirrorWorld } from "./mirror_world.ts";
-
-/** What happens in one life of a world. */
-interface Plan {
-  readonly bug?: Bug;
-  readonly legs?: number;
-  /** Ends of the process or machine. */
-  readonly crashes: number;
-  /** Legs fail. */
-  readonly failures: boolean;
-}
-
-async function live(
-  seed: number,
-  { bug = "none", legs = 2, crashes, failures }: Plan,
-): Promise<MirrorWorld> {
-  const world = new MirrorWorld(seed, bug, legs, !failures);
-  await world.open();
-  for (let life = 0; life <= crashes; life += 1) {
-    const inFlight = new Set<Promise<void>>(), wrong: unknown[] = [];
-    const steps = 10 + world.random.below(60);
-    for (let step = 0; step < steps; step += 1) {
-      const operation = world.begin().catch((error: unknown) => void wrong.push(error))
-        .finally(() => inFlight.delete(operation));
-      inFlight.add(operation);
-      if (inFlight.size >= 6) await Promise.race(inFlight);
-      if (failures && world.chance(20)) world.breakLeg();
-      if (failures && world.chance(25)) {
-        world.heal();
-        await world.addMissing();
-      }
-      // Long enough for regions to be cleared, now and then.
-      await world.turns(world.chance(10) ? 3_000 : 60);
-      if (wrong.length > 0) throw wrong[0];
-    }
-    if (life === crashes) {
-      await Promise.all(inFlight);
-      if (wrong.length > 0) throw wrong[0];
-      await world.checkEqual();
-      return world;
-    }
-    await world.crash(world.chance(2) ? "kill" : "power", [...inFlight]);
-    if (wrong.length > 0) throw wrong[0];
-    world.checkMedia();
-    await reopen(world, failures);
-  }
-  return world;
-}
-
-/** The next start may lack legs; if nothing in sync is there it says so, and all come back. */
-async function reopen(world: MirrorWorld, failures: boolean): Promise<void> {
-  world.heal();
-  if (failures && world.chance(3)) {
-    const away = world.faults[world.random.below(world.faults.length)];
-    if (away !== undefined) away.open = true;
-    try {
-      return await world.open();
-    } catch (error) {
-      assert.match(String(error), /no leg that can be opened|is needed when/);
-      world.heal();
-    }
-  }
-  await world.open();
-}
+import { live, type Plan } from "./mirror_lives.ts";
+import type { Bug } from "./mirror_world.ts";
 
 const SEEDS = 40;
 
