@@ -38,6 +38,8 @@ const CELLS: number = SIZE / CELL_BYTES;
 const CELLS_PER_WRITE = 8;
 /** Turns of microtasks after which something that has to come has not come. */
 const TURNS_MAX = 400_000;
+/** Turns of microtasks between two that let timers fire. */
+const TIMER_TURNS = 10_000;
 
 /** A bug that is planted, to see that it is found. */
 export type Bug =
@@ -436,7 +438,9 @@ export class MirrorWorld {
   async until(what: string, condition: () => boolean): Promise<void> {
     for (let turns = 0; !condition(); turns += 1) {
       assert.ok(turns < TURNS_MAX, `waited too long for ${what}: ${this.log.lines.at(-1)}`);
-      await Promise.resolve();
+      // The clock uses a timer now and then, which microtasks alone would keep from firing.
+      if (turns % TIMER_TURNS === TIMER_TURNS - 1) await new Promise((go) => setTimeout(go, 0));
+      else await Promise.resolve();
     }
   }
 
