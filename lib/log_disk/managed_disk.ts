@@ -7,6 +7,7 @@
 import type { OpenContext } from "../block/context.ts";
 import { BlockError, toBlockError } from "../block/errors.ts";
 import type { Progress } from "../block/image.ts";
+import { formatSize } from "../block/size.ts";
 import type { Backend, Management, Opened, SnapshotInfo } from "../block/types.ts";
 import type { ObjectStore } from "../object_store/types.ts";
 import type { ResolveParent } from "./context.ts";
@@ -221,9 +222,23 @@ function makeBackend(below: Backend, parts: Parts, options: ManagedDiskOptions):
       stop.abort(new BlockError("ESHUTDOWN", "The disk is being closed"));
       await collector.exclusive(() => Promise.resolve());
       await reader[Symbol.asyncDispose]();
-      await below[Symbol.asyncDispose]();
+      try {
+        await below[Symbol.asyncDispose]();
+      } finally {
+        tellLoss(parts);
+      }
     },
   };
+}
+
+/** Says what becomes of data that could not be stored until the end. */
+function tellLoss({ disk, store, wal, context: { log } }: Parts): void {
+  if (disk.dirtyBytes === 0) return;
+  const what = `${store.name}: ${formatSize(disk.dirtyBytes)} could not be stored`;
+  if (wal === null) {
+    return log.error(`${what}, written after the last flush that was answered: lost`);
+  }
+  log.error(`${what}: open the disk with its write-ahead log ${wal.path} again`);
 }
 
 /** What a disk is, and what it has done so far. */
