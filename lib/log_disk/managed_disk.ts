@@ -292,7 +292,7 @@ function statisticsOf(
 
 /** Keeps the state of now under a name. */
 async function takeSnapshot({ disk, store, context }: Parts, name: string): Promise<void> {
-  const { signal, clock } = context, { size } = disk.geometry;
+  const { signal, clock } = context;
   await disk.flush();
   // One of our own: what another writer who sleeps may still delete is all before it.
   const base = disk.lastCheckpoint ?? await disk.checkpoint();
@@ -302,7 +302,7 @@ async function takeSnapshot({ disk, store, context }: Parts, name: string): Prom
     name,
     checkpoint,
     seq: disk.durableSeq,
-    diskBytes: size,
+    diskBytes: disk.durableBytes,
     createdMs: Math.max(0, Math.floor(clock.wall())),
   };
   await putSnapshot(store, snapshot, { signal });

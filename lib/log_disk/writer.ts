@@ -97,6 +97,8 @@ export class LogWriter {
   readonly #events: WriterEvents;
   readonly #map: ExtentMap;
   #diskBytes: number;
+  /** The size that the last durable object tells. */
+  #durableBytes: number;
   #open: Segment | null = null;
   #next: number;
   /** Sealed and not durable, in the order of the log. */
@@ -132,6 +134,7 @@ export class LogWriter {
     this.#store = store;
     this.#map = map;
     this.#diskBytes = diskBytes;
+    this.#durableBytes = diskBytes;
     this.#identity = identity;
     this.#settings = settings;
     this.#events = events;
@@ -179,6 +182,11 @@ export class LogWriter {
   /** Size of the disk, bytes. */
   get diskBytes(): number {
     return this.#diskBytes;
+  }
+
+  /** Size of the disk after the last object that is durable, bytes. */
+  get durableBytes(): number {
+    return this.#durableBytes;
   }
 
   /** The segment with that number, if it is in memory. */
@@ -385,6 +393,7 @@ export class LogWriter {
       sealedUs = done.sealedUs;
       this.#bySeq.delete(done.segment.seq);
       this.#dirtyBytes -= done.segment.dataBytes;
+      this.#durableBytes = done.segment.identity.diskBytes;
       this.#events.durable(done.segment);
     }
     const end = this.#durableEnd;
