@@ -13,7 +13,7 @@ import type { ObjectStore } from "../object_store/types.ts";
 import type { ResolveParent } from "./context.ts";
 import { Collector, type CollectReport, garbageOf } from "./gc/collector.ts";
 import { AUTO_GARBAGE_BYTES, AUTO_GARBAGE_SHARE } from "./gc/limits.ts";
-import { neededBySnapshot } from "./gc/needed.ts";
+import { neededOrAll } from "./gc/needed.ts";
 import { readVolume } from "./load.ts";
 import { LogDisk } from "./log_disk.ts";
 import { checkpointKey } from "./names.ts";
@@ -149,7 +149,7 @@ export async function openManagedDisk(
       disk,
       store,
       reader,
-      neededBy: (snapshot) => neededBySnapshot(disk.lineage, snapshot, context),
+      neededBy: (snapshot) => neededOrAll(disk.lineage, snapshot, context),
       clock: context.clock,
       signal,
     });

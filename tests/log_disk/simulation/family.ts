@@ -69,6 +69,8 @@ export interface FamilyOutcome {
 
 /** Most volumes; blocks of the smallest disk. */
 const VOLUMES_MAX = 3, BLOCKS_MIN = 16;
+/** Longest time between the order to delete a snapshot and those to clone it, ms; and how many. */
+const DELETE_MS = 240, CLONERS = 4;
 
 /** A volume. */
 interface Place {
@@ -231,12 +233,25 @@ class Run {
     if (this.#opening < 2 && (awake.length === 0 || draw < 3)) this.#newHost(living);
     else if (draw < 7 && living.length > 0) {
       const host = random.pick(living);
-      if (host.isPaused) host.goOn();
+      if (host.isPaused) this.#wake(host);
       else host.pause();
     } else if (draw < 9 && living.length > 1) {
       random.pick(living).kill();
       this.#count("killed");
-    } else if (awake.length > 0) this.#client(random.pick(awake));
+    } else if (awake.length > 0) {
+      // Mostly the newest of some volume: older ones are those that were taken over from.
+      const { place } = random.pick(awake);
+      const newest = awake.findLast((each) => each.place === place);
+      this.#client(random.oneIn(5) || newest === undefined ? random.pick(awake) : newest);
+    }
+  }
+
+  /** Somebody who was held up may not know yet that he was taken over from. */
+  #wake(host: Host): void {
+    host.goOn();
+    const session = this.#sessions.findLast((each) => each.host === host);
+    if (session === undefined || this.world.random.oneIn(2)) return;
+    this.#background("snapshot", () => this.#snapshot(session));
   }
 
   #newHost(living: readonly Host[]): void {
@@ -258,25 +273,37 @@ class Run {
   #client(session: Session): void {
     const { random } = this.world, { backend, management, place } = session;
     const draw = random.below(100);
-    if (draw < 45) return this.#change(session);
-    if (draw < 55) return this.#acknowledged(session, "flush", () => backend.flush());
-    if (draw < 68) return this.#background("read", () => this.#read(session));
-    if (draw < 76) {
+    if (draw < 40) return this.#change(session);
+    if (draw < 50) return this.#acknowledged(session, "flush", () => backend.flush());
+    if (draw < 62) return this.#background("read", () => this.#read(session));
+    if (draw < 70) {
       return this.#background("collect", async () => {
         const report = await management.collect?.();
         if (Number(report?.["deletedObjects"]) > 0) this.#count("objects deleted");
       });
     }
-    if (draw < 81) return this.#resize(session);
-    if (draw < 88) return this.#background("snapshot", () => this.#snapshot(session));
+    if (draw < 75) return this.#resize(session);
+    if (draw < 84) return this.#background("snapshot", () => this.#snapshot(session));
     const kept = this.#kept.filter((each) => each.place === place && !each.isDeleting);
     if (kept.length === 0) return;
     const one = random.pick(kept);
-    if (draw < 91) return this.#background("delete snapshot", () => this.#delete(session, one));
-    if (draw < 97) return this.#background("read snapshot", () => this.#look(session.host, one));
-    if (this.#places.length < VOLUMES_MAX) {
-      this.#background("clone", () => this.#clone(session.host, one));
+    if (draw >= 93 && draw < 97) {
+      return this.#background("read snapshot", () => this.#look(session.host, one));
     }
+    if (draw >= 97) return this.#cloneAfter(session, one, 0);
+    this.#background("delete snapshot", () => this.#delete(session, one));
+    // Others clone it at the same time, now and then.
+    if (random.oneIn(2)) return;
+    for (let others = 0; others < CLONERS; others += 1) {
+      this.#cloneAfter(session, one, random.below(DELETE_MS));
+    }
+  }
+
+  #cloneAfter({ host }: Session, kept: Kept, ms: number): void {
+    this.world.after(ms, () => {
+      if (this.#places.length >= VOLUMES_MAX || host.isDead) return;
+      this.#background("clone", () => this.#clone(host, kept));
+    });
   }
 
   /** All that was done before counts as durable once this is done. */
@@ -350,7 +377,9 @@ class Run {
     const { place, management, operations } = session;
     this.#names += 1;
     const name = `s${this.#names}`, from = operations.length;
+    const last = reigns(place.bucket.created, place.base).at(-1);
     await management.createSnapshot?.(name);
+    assert.equal(last?.epoch, session.epoch, `${name} is of a writer who was taken over from`);
     const bytes = place.bucket.created.get(snapshotKey(name));
     assert.ok(bytes !== undefined, "a snapshot was acknowledged that was never there");
     const { seq, diskBytes } = decodeSnapshot(bytes, name);
