@@ -198,14 +198,6 @@ export const PLANTED_FAMILY_BUGS: readonly PlantedBug[] = [
     }],
   },
   {
-    name: "a snapshot that is being deleted is cloned",
-    changes: [{
-      file: "snapshots.ts",
-      from: "snapshot !== null && deleting === null",
-      to: "snapshot !== null",
-    }],
-  },
-  {
     name: "the cache takes a parent's objects for those of its clone",
     changes: [{
       file: "read/cached_reader.ts",
