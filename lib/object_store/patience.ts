@@ -100,7 +100,7 @@ class Patient implements PatientStore {
           if (!this.#waits || !(error instanceof StoreError) || isFinal(error)) throw error;
           if (end.aborted) throw error;
           this.#failed(error);
-          await this.#pause(round, AbortSignal.any([either, end]), error);
+          await this.#pause(round, AbortSignal.any([either, end]));
         }
       }
     } finally {
@@ -120,14 +120,14 @@ class Patient implements PatientStore {
     call.abort(new BlockError("ETIMEDOUT", message));
   }
 
-  async #pause(round: number, signal: AbortSignal, error: StoreError): Promise<void> {
+  async #pause(round: number, signal: AbortSignal): Promise<void> {
     const { clock, random, signal: end } = this.#context;
     const bound = Math.min(HOLD_PAUSE_MS_MAX, HOLD_PAUSE_FIRST_MS * 2 ** Math.min(round, 20));
     try {
       await clock.sleep(bound / 2 + random.uint32() / 2 ** 32 * bound / 2, signal);
     } catch (reason) {
-      // Whoever waits for a call of a target that ends is told what was wrong, not that it ends.
-      throw end.aborted ? error : reason;
+      // When waiting ends the call is made once more: what it fails with then is what was wrong.
+      if (!end.aborted) throw reason;
     }
   }
 

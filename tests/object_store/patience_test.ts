@@ -72,10 +72,14 @@ Deno.test("patientStore() fails with what was wrong when waiting ends, and waits
   below.held[0]?.reject(AWAY);
   await settle();
   end.abort(new Error("the end"));
+  await settle();
+  assert.equal(below.held.length, 2, "it is tried once more");
+  below.held[1]?.reject(AWAY);
   await waits;
   const next = assert.rejects(store.get("a"), AWAY);
-  below.held[1]?.reject(AWAY);
+  below.held[2]?.reject(AWAY);
   await next;
+  assert.equal(below.held.length, 3);
 });
 
 Deno.test("patientStore() gives calls a time of their own when waiting ends", async () => {
