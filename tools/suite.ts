@@ -1,12 +1,15 @@
 /**
  * `deno task test`: runs all tests, then the examples in doc comments and pages, and ends in the line
  * "N passed, N failed" (", N skipped" if any were), taken from the runs. Paths and options of
- * `deno test` may follow: then those alone run. Exit code 0 only if tests ran and all passed.
+ * `deno test` may follow: then those alone run. `--part=calm` runs the tests beside which a machine may
+ * do other things (test_parts.ts), `--part=alone` all the others and the examples. Exit code 0 only if
+ * tests ran and all passed.
  *
  * @module
  */
 import { join } from "node:path";
 import { print, runDeno, taskArguments } from "./process.ts";
+import { filesOf, type Part } from "./test_parts.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
@@ -70,10 +73,29 @@ async function runExamples(): Promise<Counts> {
   }
 }
 
+/**
+ * Runs whole parts. The types are those that `deno task checks` looks at, so Deno need not look at them
+ * again if they were found good; `deno test` would, for each choice of files.
+ */
+async function runParts(parts: readonly Part[]): Promise<Counts[]> {
+  const { code } = await runDeno(["check", "--quiet", "--frozen", "."]);
+  if (code !== 0) return [{ passed: 0, failed: 1, skipped: [] }];
+  const counts: Counts[] = [];
+  for (const part of parts) {
+    counts.push(await runTests(["--frozen", "--no-check", ...filesOf(part, ROOT)]));
+  }
+  if (parts.includes("alone")) counts.push(await runExamples());
+  return counts;
+}
+
 const given = taskArguments();
-const runs = given.length > 0
-  ? [await runTests(given)]
-  : [await runTests(["--frozen"]), await runExamples()];
+const [, part] = given.length === 1 ? /^--part=(calm|alone)$/.exec(given[0] ?? "") ?? [] : [];
+const isPart = (name: string | undefined): name is Part => name === "calm" || name === "alone";
+const runs = given.length === 0
+  ? await runParts(["calm", "alone"])
+  : isPart(part)
+  ? await runParts([part])
+  : [await runTests(given)];
 
 const sum = (of: (counts: Counts) => number): number =>
   runs.reduce((total, counts) => total + of(counts), 0);
