@@ -2,8 +2,8 @@
  * `deno task test`: runs all tests, then the examples in doc comments and pages, and ends in the line
  * "N passed, N failed" (", N skipped" if any were), taken from the runs. Paths and options of
  * `deno test` may follow: then those alone run. `--part=calm` runs the tests beside which a machine may
- * do other things (test_parts.ts), `--part=alone` all the others and the examples. Exit code 0 only if
- * tests ran and all passed.
+ * do other things (test_parts.ts), `--part=alone` all the others and the examples; types are then left
+ * to `deno task checks`. Exit code 0 only if tests ran and all passed.
  *
  * @module
  */
@@ -73,28 +73,24 @@ async function runExamples(): Promise<Counts> {
   }
 }
 
-/**
- * Runs whole parts. The types are those that `deno task checks` looks at, so Deno need not look at them
- * again if they were found good; `deno test` would, for each choice of files.
- */
-async function runParts(parts: readonly Part[]): Promise<Counts[]> {
+/** What `deno task checks` says of the types. `deno test` would look again at each choice of files. */
+async function checkTypes(): Promise<Counts> {
   const { code } = await runDeno(["check", "--quiet", "--frozen", "."]);
-  if (code !== 0) return [{ passed: 0, failed: 1, skipped: [] }];
-  const counts: Counts[] = [];
-  for (const part of parts) {
-    counts.push(await runTests(["--frozen", "--no-check", ...filesOf(part, ROOT)]));
-  }
-  if (parts.includes("alone")) counts.push(await runExamples());
-  return counts;
+  return { passed: 0, failed: code === 0 ? 0 : 1, skipped: [] };
+}
+
+function runPart(part: Part): Promise<Counts> {
+  return runTests(["--frozen", "--no-check", ...filesOf(part, ROOT)]);
 }
 
 const given = taskArguments();
-const [, part] = given.length === 1 ? /^--part=(calm|alone)$/.exec(given[0] ?? "") ?? [] : [];
-const isPart = (name: string | undefined): name is Part => name === "calm" || name === "alone";
+const only = given.length === 1 ? given[0] : undefined;
 const runs = given.length === 0
-  ? await runParts(["calm", "alone"])
-  : isPart(part)
-  ? await runParts([part])
+  ? [await checkTypes(), await runPart("calm"), await runPart("alone"), await runExamples()]
+  : only === "--part=calm"
+  ? [await runPart("calm")]
+  : only === "--part=alone"
+  ? [await runPart("alone"), await runExamples()]
   : [await runTests(given)];
 
 const sum = (of: (counts: Counts) => number): number =>
