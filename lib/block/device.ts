@@ -17,7 +17,15 @@ import {
   SLOW_READS_MAX,
   SLOW_READS_MIN,
 } from "./limits.ts";
-import { FLAG_FAST_ONLY, FLAG_FUA, type ReplyPipe, type Request, type Tap } from "./request.ts";
+import {
+  FLAG_FAST_ONLY,
+  FLAG_FUA,
+  type Placed,
+  type ReplyPipe,
+  type Request,
+  type StorageMap,
+  type Tap,
+} from "./request.ts";
 import { Statistics } from "./statistics.ts";
 import type { Backend, Geometry, Maybe } from "./types.ts";
 import { validateGeometry, validateRequest } from "./validate.ts";
@@ -142,11 +150,49 @@ export class Device implements AsyncDisposable {
     return this.#slowReads > SLOW_READS_MIN && this.#backend.willRead !== undefined;
   }
 
+  /**
+   * Where a range lies in memory that is the storage (see Backend.memoryMap), for a request with `placed` that is
+   * submitted right now, and is then done at once; null if requests have to carry their data.
+   */
+  locate(operation: "read" | "write", offset: number, length: number): number | null {
+    const { memoryMap: map, geometry } = this.#backend;
+    if (map === undefined || map === null || offset + length > map.length) return null;
+    if (this.tap !== null || this.#hold !== null || this.#closing !== null) return null;
+    if (offset + length > geometry.size || length > geometry.maximum) return null;
+    if (operation === "write") {
+      return this.bitmaps === null && map.writable && !this.#readOnly ? map.address + offset : null;
+    }
+    // What is not in memory is better read ahead.
+    return this.#slowReads > SLOW_READS_MIN ? null : map.address + offset;
+  }
+
+  /** The memory that `locate` spoke of. */
+  get map(): StorageMap {
+    const { memoryMap } = this.#backend;
+    if (memoryMap === undefined || memoryMap === null) {
+      throw new Error(`Cannot find the memory of ${this.name}: its storage is none`);
+    }
+    return memoryMap;
+  }
+
+  /** What was located was sent, `length` bytes in `latencyUs` µs: whether it was in memory. */
+  noteSent(latencyUs: number, length: number): void {
+    this.#noteRead(latencyUs, length);
+  }
+
   /** A read of this range is going to be submitted, behind others. Never fails; what is no range is ignored. */
   willRead(offset: number, length: number): void {
     const { size, maximum } = this.#backend.geometry;
     if (length < 1 || length > maximum || offset + length > size) return;
     this.#backend.willRead?.(offset, length);
+  }
+
+  /**
+   * All that are known are told. The time that it took is not that of the read that comes next: it would
+   * look slow, and the telling would never end.
+   */
+  toldAhead(): void {
+    this.#clock.now();
   }
 
   /** Requests that have entered and are not done. */
@@ -270,6 +316,7 @@ export class Device implements AsyncDisposable {
   #dispatch(request: Request): Maybe<void> {
     const backend = this.#backend;
     const { offset, length } = request;
+    if (request.placed !== undefined) return this.#move(request.placed, offset + length);
     switch (request.operation) {
       case "read":
         if (request.pipe !== undefined) return pour(backend, request.pipe, request);
@@ -293,6 +340,12 @@ export class Device implements AsyncDisposable {
         request.runs = this.#runs(request.bitmap, offset, length);
         return undefined;
     }
+  }
+
+  /** What cannot be moved is written: that tells what is wrong. */
+  #move(placed: Placed, end: number): Maybe<void> {
+    const rest = placed.move();
+    return rest === null ? undefined : this.#backend.write(rest, end - rest.length, NOT_FUA);
   }
 
   #runs(bitmap: string, offset: number, length: number): BitmapRun[] {

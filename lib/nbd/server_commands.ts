@@ -16,6 +16,7 @@ import {
   type Operation,
   type ReplyPipe,
   type Request,
+  TAKEN_LATER,
 } from "../block/request.ts";
 import type { Extent, Maybe } from "../block/types.ts";
 import type { Reply, ReplyQueue } from "../stream/reply_queue.ts";
@@ -35,6 +36,7 @@ import { COMMAND, COMMAND_FLAG, commandName, REPLY_FLAG_DONE, TRANSMISSION } fro
 import type { HandshakeState } from "./export_info.ts";
 import {
   PAYLOAD_BYTES_MAX,
+  PLACE_BYTES_MIN,
   POUR_BYTES_MIN,
   SPARSE_READ_BYTES_MIN,
   STATUS_IN_FLIGHT_BYTES,
@@ -110,6 +112,8 @@ export interface Served {
   readonly state: HandshakeState;
   /** For replies that are not copied; null if whoever sends them cannot do that. */
   readonly pipes: PipePool | null;
+  /** Data may be sent from, and received into, storage that is memory. */
+  readonly places: boolean;
 }
 
 /** Serves the commands of one connection. */
@@ -128,6 +132,7 @@ export class ServerCommands {
   readonly #queue: ReplyQueue;
   readonly #completed: () => void;
   readonly #pipes: PipePool | null;
+  readonly #places: boolean;
   readonly #readOnly: boolean;
   readonly #flagsAllowed: readonly number[];
   readonly #contexts: readonly StatusContext[];
@@ -138,11 +143,12 @@ export class ServerCommands {
 
   /** Replies go to `queue`; `completed` is called after each request that was done later. */
   constructor(
-    { device, gate, state, pipes }: Served,
+    { device, gate, state, pipes, places }: Served,
     queue: ReplyQueue,
     completed: () => void,
   ) {
     this.#pipes = pipes;
+    this.#places = places;
     this.#device = device;
     this.#gate = gate;
     this.#queue = queue;
@@ -322,6 +328,10 @@ export class ServerCommands {
     const { offset, length } = origin;
     const pipe = this.#pipeFor(offset, length);
     if (pipe !== null) return this.#readPoured(origin, pipe);
+    const address = this.#places && length >= PLACE_BYTES_MIN
+      ? this.#device.locate("read", offset, length)
+      : null;
+    if (address !== null) return this.#readPlaced(origin, address);
     const { readBytes } = this.#encoder;
     const queue = this.#queue;
     const room = queue.open(readBytes + length);
@@ -346,6 +356,23 @@ export class ServerCommands {
       if (error === null && !this.#closed) this.#sendRead(kept, reply);
       else this.#cancel(reply, kept, error);
     });
+  }
+
+  /** The data are sent from where they lie. */
+  #readPlaced(origin: Origin, address: number): void {
+    const { offset, length } = origin;
+    const device = this.#device, queue = this.#queue;
+    const request = this.#request("read", offset, length, 0, NO_DATA);
+    try {
+      device.submit({ ...request, placed: TAKEN_LATER });
+    } catch (error) {
+      this.#fail(origin, error);
+      return;
+    }
+    const room = queue.open(this.#encoder.readBytes);
+    const at = room.byteOffset + queue.openStart;
+    this.#encoder.readWhole(this.#viewOf(room), at, origin, length);
+    queue.commitPlaced(device.map, address, length);
   }
 
   #sendRead(origin: Origin, reply: Reply): void {
