@@ -97,9 +97,11 @@ function makeBackend(file: RawFile, { discard }: FileOptions, { mayBlock }: Open
     ...(file.pour === undefined ? {} : {
       pour: (pipe, offset, length) => file.pour?.(pipe, offset, length),
     }),
-    ...(file.map === undefined ? {} : { get memoryMap() {
-      return map === undefined ? map = file.map?.() ?? null : map;
-    } }),
+    ...(file.map === undefined ? {} : {
+      get memoryMap() {
+        return map === undefined ? map = file.map?.() ?? null : map;
+      },
+    }),
     willRead: (offset, length) => {
       try {
         file.readAhead(offset, length);

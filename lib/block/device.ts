@@ -20,7 +20,6 @@ import {
 import {
   FLAG_FAST_ONLY,
   FLAG_FUA,
-  type Placed,
   type ReplyPipe,
   type Request,
   type StorageMap,
@@ -151,17 +150,15 @@ export class Device implements AsyncDisposable {
   }
 
   /**
-   * Where a range lies in memory that is the storage (see Backend.memoryMap), for a request with `placed` that is
-   * submitted right now, and is then done at once; null if requests have to carry their data.
+   * Where a range lies in memory that is the storage (see Backend.memoryMap), for a read with `located` that is
+   * submitted right now, and is then done at once; null if reads have to fill memory. Whoever looks at
+   * requests looks at their data too.
    */
-  locate(operation: "read" | "write", offset: number, length: number): number | null {
+  locate(offset: number, length: number): number | null {
     const { memoryMap: map, geometry } = this.#backend;
     if (map === undefined || map === null || offset + length > map.length) return null;
     if (this.tap !== null || this.#hold !== null || this.#closing !== null) return null;
     if (offset + length > geometry.size || length > geometry.maximum) return null;
-    if (operation === "write") {
-      return this.bitmaps === null && map.writable && !this.#readOnly ? map.address + offset : null;
-    }
     // What is not in memory is better read ahead.
     return this.#slowReads > SLOW_READS_MIN ? null : map.address + offset;
   }
@@ -316,9 +313,9 @@ export class Device implements AsyncDisposable {
   #dispatch(request: Request): Maybe<void> {
     const backend = this.#backend;
     const { offset, length } = request;
-    if (request.placed !== undefined) return this.#move(request.placed, offset + length);
     switch (request.operation) {
       case "read":
+        if (request.located === true) return undefined;
         if (request.pipe !== undefined) return pour(backend, request.pipe, request);
         return length <= backend.geometry.maximum
           ? backend.read(request.data, offset)
@@ -340,12 +337,6 @@ export class Device implements AsyncDisposable {
         request.runs = this.#runs(request.bitmap, offset, length);
         return undefined;
     }
-  }
-
-  /** What cannot be moved is written: that tells what is wrong. */
-  #move(placed: Placed, end: number): Maybe<void> {
-    const rest = placed.move();
-    return rest === null ? undefined : this.#backend.write(rest, end - rest.length, NOT_FUA);
   }
 
   #runs(bitmap: string, offset: number, length: number): BitmapRun[] {

@@ -19,18 +19,6 @@ export type ReplyVectors = VectorPool;
 /** See ReplyVector. */
 export type StorageMap = MemoryMap;
 
-/** Data that move between a client and storage that is memory: see Device.locate. */
-export interface Placed {
-  /**
-   * Write: puts the data where they belong. Gives what could not be put there, the last bytes of the data, in
-   * memory of its own; null if that is nothing. Read: does nothing, the data are taken later.
-   */
-  move(): Uint8Array | null;
-}
-
-/** A read whose data are taken from the storage when they are sent. */
-export const TAKEN_LATER: Placed = { move: () => null };
-
 /** What a request does. */
 export type Operation = "read" | "write" | "flush" | "trim" | "zero" | "cache" | "extents";
 
@@ -84,8 +72,8 @@ export interface Request {
   readonly gate: Gate;
   /** Read: an empty pipe with room for the data, which go there; `data` is NO_DATA then. */
   readonly pipe?: ReplyPipe;
-  /** Read, write: the data move by themselves; `data` is NO_DATA then. Only for what `Device.locate` gave. */
-  readonly placed?: Placed;
+  /** Read: the data are taken later from where `Device.locate` found them; `data` is NO_DATA then. */
+  readonly located?: true;
   /** Extents: those of the dirty bitmap of this name are asked for, instead of the storage's. */
   readonly bitmap?: string;
   /** The result of an extents request without `bitmap`. */

@@ -81,9 +81,8 @@ export interface Backend extends AsyncDisposable {
    */
   pour?(pipe: Pipe, offset: number, length: number): void;
   /**
-   * Memory that is the storage itself, byte for byte from offset 0 on as far as it reaches: for system calls
-   * alone, to read from and, if it is writable, to write to. What is written to a range shows in it at once.
-   * null where there is none.
+   * Memory that is the storage itself, byte for byte from offset 0 on as far as it reaches, for system calls
+   * alone to read from. What is written to a range shows in it at once. null where there is none.
    */
   readonly memoryMap?: MemoryMap | null;
   /**

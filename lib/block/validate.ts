@@ -77,7 +77,7 @@ export function validateRequest(request: Request, geometry: Geometry): void {
       refuse("EINVAL", request, `at most ${REQUEST_BYTES_MAX} bytes go in one request`);
     }
     if (
-      data.length !== length && request.pipe === undefined && request.placed === undefined
+      data.length !== length && request.pipe === undefined && request.located === undefined
     ) {
       refuse("EINVAL", request, `the buffer has ${data.length} bytes`);
     }

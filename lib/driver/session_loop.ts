@@ -23,6 +23,7 @@ import {
 } from "../sys/socket.ts";
 import { GatherPause } from "./gather_pause.ts";
 import {
+  GATHER_BYTES_MAX,
   LINGER_MS_MAX,
   SCARCE_STALL_LOOKS,
   SEND_STALL_LOOKS,
@@ -141,6 +142,8 @@ export class SessionLoop {
   #slack = Infinity;
   /** Bytes that were received and sent in this turn. */
   #bytes = 0;
+  /** Those that were received. */
+  #received = 0;
   readonly #gather = new GatherPause();
 
   /** A loop without connections. */
@@ -216,7 +219,10 @@ export class SessionLoop {
     const patience_ms = this.#patience_ms(), pause_us = this.#gather.next_us;
     const few = requests <= SPIN_REQUESTS_MAX && this.#bytes <= SPIN_BYTES_MAX;
     this.#bytes = 0;
-    if (pause_us === 0 || patience_ms === 0) return this.#rapid.wait(patience_ms, few);
+    // What clients send fills their sockets, and then they wait.
+    const much = this.#received > GATHER_BYTES_MAX;
+    this.#received = 0;
+    if (pause_us === 0 || patience_ms === 0 || much) return this.#rapid.wait(patience_ms, few);
     sleepUs(pause_us);
     return this.#epoll.wait(patience_ms);
   }
@@ -294,6 +300,7 @@ export class SessionLoop {
       : receive(fd, room, Math.min(room.length, TURN_READ_BYTES));
     if (count === WOULD_BLOCK) return;
     this.#bytes += count;
+    this.#received += count;
     if (count === 0) connection.inputEnded = true;
     else if (room !== null) session.receivedInto(count);
     else {

@@ -16,7 +16,6 @@ import {
   type Operation,
   type ReplyPipe,
   type Request,
-  TAKEN_LATER,
 } from "../block/request.ts";
 import type { Extent, Maybe } from "../block/types.ts";
 import type { Reply, ReplyQueue } from "../stream/reply_queue.ts";
@@ -35,8 +34,8 @@ import {
 import { COMMAND, COMMAND_FLAG, commandName, REPLY_FLAG_DONE, TRANSMISSION } from "./constants.ts";
 import type { HandshakeState } from "./export_info.ts";
 import {
+  LOCATE_BYTES_MIN,
   PAYLOAD_BYTES_MAX,
-  PLACE_BYTES_MIN,
   POUR_BYTES_MIN,
   SPARSE_READ_BYTES_MIN,
   STATUS_IN_FLIGHT_BYTES,
@@ -112,8 +111,8 @@ export interface Served {
   readonly state: HandshakeState;
   /** For replies that are not copied; null if whoever sends them cannot do that. */
   readonly pipes: PipePool | null;
-  /** Data may be sent from, and received into, storage that is memory. */
-  readonly places: boolean;
+  /** Data may be sent from storage that is memory. */
+  readonly locates: boolean;
 }
 
 /** Serves the commands of one connection. */
@@ -132,7 +131,7 @@ export class ServerCommands {
   readonly #queue: ReplyQueue;
   readonly #completed: () => void;
   readonly #pipes: PipePool | null;
-  readonly #places: boolean;
+  readonly #locates: boolean;
   readonly #readOnly: boolean;
   readonly #flagsAllowed: readonly number[];
   readonly #contexts: readonly StatusContext[];
@@ -143,12 +142,12 @@ export class ServerCommands {
 
   /** Replies go to `queue`; `completed` is called after each request that was done later. */
   constructor(
-    { device, gate, state, pipes, places }: Served,
+    { device, gate, state, pipes, locates }: Served,
     queue: ReplyQueue,
     completed: () => void,
   ) {
     this.#pipes = pipes;
-    this.#places = places;
+    this.#locates = locates;
     this.#device = device;
     this.#gate = gate;
     this.#queue = queue;
@@ -328,10 +327,10 @@ export class ServerCommands {
     const { offset, length } = origin;
     const pipe = this.#pipeFor(offset, length);
     if (pipe !== null) return this.#readPoured(origin, pipe);
-    const address = this.#places && length >= PLACE_BYTES_MIN
-      ? this.#device.locate("read", offset, length)
+    const address = this.#locates && length >= LOCATE_BYTES_MIN
+      ? this.#device.locate(offset, length)
       : null;
-    if (address !== null) return this.#readPlaced(origin, address);
+    if (address !== null) return this.#readLocated(origin, address);
     const { readBytes } = this.#encoder;
     const queue = this.#queue;
     const room = queue.open(readBytes + length);
@@ -359,12 +358,12 @@ export class ServerCommands {
   }
 
   /** The data are sent from where they lie. */
-  #readPlaced(origin: Origin, address: number): void {
+  #readLocated(origin: Origin, address: number): void {
     const { offset, length } = origin;
     const device = this.#device, queue = this.#queue;
     const request = this.#request("read", offset, length, 0, NO_DATA);
     try {
-      device.submit({ ...request, placed: TAKEN_LATER });
+      device.submit({ ...request, located: true });
     } catch (error) {
       this.#fail(origin, error);
       return;
@@ -372,7 +371,7 @@ export class ServerCommands {
     const room = queue.open(this.#encoder.readBytes);
     const at = room.byteOffset + queue.openStart;
     this.#encoder.readWhole(this.#viewOf(room), at, origin, length);
-    queue.commitPlaced(device.map, address, length);
+    queue.commitLocated(device.map, address, length);
   }
 
   #sendRead(origin: Origin, reply: Reply): void {
@@ -409,7 +408,7 @@ export class ServerCommands {
     else this.#readPieces(origin, pieces);
   }
 
-  /** Reads the pieces that are data into their places in one reply. */
+  /** Reads the pieces that are data into their locates in one reply. */
   #readPieces(origin: Origin, pieces: readonly Piece[]): void {
     const { chunkBytes } = this.#encoder;
     const sizeOf = (piece: Piece): number =>

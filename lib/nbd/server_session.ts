@@ -42,7 +42,7 @@ export interface NbdServerSessionOptions {
   readonly unread?: Uint8Array;
   /** For replies that go from a file to a socket without a copy; only a driver that knows tails has them. */
   readonly pipes?: PipePool;
-  /** For data that go between a socket and storage that is memory; only a driver that knows vectors has them. */
+  /** For data that are sent from storage that is memory; only a driver that knows vectors has them. */
   readonly vectors?: ReplyVectors;
   /** Unsent replies, in bytes, above which requests wait; OUTPUT_BATCH_BYTES if left out. */
   readonly batchBytes?: number;
@@ -94,7 +94,7 @@ export class NbdServerSession implements BlockingSession {
     this.#splitter = new FrameSplitter(format, device.pool);
     this.#queue = new ReplyQueue(device.pool, { vectors });
     this.#commands = new ServerCommands(
-      { device, gate, state, pipes, places: vectors !== null },
+      { device, gate, state, pipes, locates: vectors !== null },
       this.#queue,
       this.#completed,
     );

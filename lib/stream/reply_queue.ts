@@ -100,7 +100,7 @@ class Region implements Reply {
 
 /** Settings of a reply queue. */
 export interface ReplyQueueOptions {
-  /** Where vectors come from, for `commitPlaced`. */
+  /** Where vectors come from, for `commitLocated`. */
   readonly vectors?: ReplyVectors | null;
   /** Bytes of an arena; ARENA_BYTES if not told. Replies of more than a quarter of it get their own buffer. */
   readonly arenaBytes?: number;
@@ -212,7 +212,7 @@ export class ReplyQueue {
   }
 
   /** The same, with data behind it that lie at an address of storage that is memory; needs `vectors`. */
-  commitPlaced(map: StorageMap, address: number, length: number): void {
+  commitLocated(map: StorageMap, address: number, length: number): void {
     const arena = this.#takeOpened();
     const gathered = this.#gather(arena, map);
     gathered.vector.addMemory(

@@ -260,8 +260,7 @@ class BufferedFile extends PlainFile {
 
   map(): MemoryMap | null {
     if (this.isBlockDevice) return null;
-    const settings = { length: this.size(), writable: !this.readOnly };
-    return mapFile(this.descriptor, settings, (into, offset) => this.read(into, offset));
+    return mapFile(this.descriptor, this.size(), (into, offset) => this.read(into, offset));
   }
 
   #pourCopy(pipe: Pipe, offset: number, length: number): void {

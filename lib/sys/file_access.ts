@@ -54,8 +54,8 @@ export interface RawFile {
    */
   pour?(pipe: Pipe, offset: number, length: number): void;
   /**
-   * The file in memory, as long as it is now, for system calls to read from and, if the file can be written,
-   * to write to; null where that cannot be done. The caller releases it. Absent where it never can.
+   * The file in memory, as long as it is now, for system calls to read from; null where that cannot be done.
+   * The caller releases it. Absent where it never can.
    */
   map?(): MemoryMap | null;
   /** Writes all of `from` at `offset`. */

@@ -1,6 +1,6 @@
 /**
- * Many pieces of memory that go to a socket with one call, or come from it: those of this process, and such
- * that are mapped files. See sendmsg(2), recvmsg(2) and struct iovec.
+ * Many pieces of memory that go to a socket with one call: those of this process, and such that are mapped
+ * files. See sendmsg(2) and struct iovec.
  *
  * @module
  */
@@ -8,15 +8,12 @@ import { EAGAIN, EINTR, fail, lastErrno } from "./errno.ts";
 import { mapCalls } from "./map_calls.ts";
 import { hasFaulted, type MemoryMap } from "./memory_map.ts";
 import { WOULD_BLOCK } from "./socket.ts";
-import { MSG_DONTWAIT, MSG_NOSIGNAL, socketCalls } from "./socket_calls.ts";
+import { MSG_DONTWAIT, MSG_NOSIGNAL } from "./socket_calls.ts";
 
 /** Most pieces of a vector; the system takes 1024 at once. */
 export const VECTOR_PIECES_MAX = 256;
 /** Vectors that are kept for later use. */
 const VECTORS_KEPT_MAX = 16;
-/** What `receiveAt` gives if there is nothing at the address, or nothing more. */
-export const FAULTED: number = -2;
-
 /** struct iovec as words of 32 bits: address and length, the lower half first. */
 const PIECE_WORDS = 4, PIECE_BYTES = 16;
 const LENGTH_AT = 2;
@@ -184,7 +181,11 @@ export class IoVector {
     this.#map?.release();
     this.#map = null;
     this.#copies.length = 0;
-    this.#count = this.#first = this.#end = this.left = 0;
+    this.#count =
+      this.#first =
+      this.#end =
+      this.left =
+        0;
   }
 }
 
@@ -203,56 +204,3 @@ export class VectorPool {
     if (this.#free.length < VECTORS_KEPT_MAX) this.#free.push(vector);
   }
 }
-
-/** Request of ioctl: bytes that have come and were not received yet. */
-const FIONREAD = 0x541bn;
-const COUNT = new Int32Array(1);
-const COUNT_BYTES = new Uint8Array(COUNT.buffer);
-
-/** A socket whose input can go to an address. */
-export class SocketInput {
-  readonly #fd: number;
-
-  /** Does not own the descriptor. */
-  constructor(fd: number) {
-    this.#fd = fd;
-  }
-
-  /** Bytes that have come and were not received yet. */
-  get available(): number {
-    return socketCalls().ioctl(this.#fd, FIONREAD, COUNT_BYTES) === 0 ? COUNT[0] ?? 0 : 0;
-  }
-
-  /** See `receive` of socket.ts. */
-  receive(into: Uint8Array<ArrayBuffer>): number {
-    return this.#call(addressOf(into.buffer) + into.byteOffset, into.length, null);
-  }
-
-  /**
-   * Receives up to `length` bytes to an address in a mapping, and what comes behind them into `behind`; how
-   * many bytes in all, 0 at the end of the stream, WOULD_BLOCK, or FAULTED. Fewer than `length` bytes, though
-   * more have come, mean that there is a fault behind them.
-   */
-  receiveAt(address: number, length: number, behind: Uint8Array<ArrayBuffer>): number {
-    return this.#call(address, length, behind);
-  }
-
-  #call(address: number, length: number, behind: Uint8Array<ArrayBuffer> | null): number {
-    const message = INPUT ??= new Message(2);
-    message.setPiece(0, address, length);
-    if (behind !== null) {
-      message.setPiece(1, addressOf(behind.buffer) + behind.byteOffset, behind.length);
-    }
-    const header = message.header(0, behind === null ? 1 : 2);
-    for (;;) {
-      const count = mapCalls().recvmsg(this.#fd, header, MSG_DONTWAIT);
-      if (count >= 0) return count;
-      const number = lastErrno();
-      if (number === EAGAIN) return WOULD_BLOCK;
-      if (hasFaulted()) return FAULTED;
-      if (number !== EINTR) fail("receive from", `socket ${this.#fd}`);
-    }
-  }
-}
-
-let INPUT: Message | null = null;

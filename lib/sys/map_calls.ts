@@ -1,6 +1,6 @@
 /**
- * The calls of the C library for memory that is a file, and for sockets that take and give many pieces of
- * memory at once. Addresses are numbers of 64 bits.
+ * The calls of the C library for memory that is a file, and for sockets that take many pieces of memory
+ * at once. Addresses are numbers of 64 bits.
  *
  * @module
  */
@@ -12,7 +12,6 @@ const SYMBOLS = {
   madvise: { parameters: ["usize", "usize", "i32"], result: "i32" },
   fstatfs: { parameters: ["i32", "buffer"], result: "i32" },
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
-  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
 } as const;
 
 /** The calls, by name. */

@@ -1,7 +1,10 @@
 /**
- * Files in memory: a shared mapping of a file, whose addresses system calls read from and write to. Nothing
- * else may touch them: where the file ends early, or its disk fails, or there is no room for what is
- * written, a system call gives EFAULT, and the program itself would die. See mmap(2).
+ * Files in memory: a shared mapping of a file, whose addresses system calls read from. Nothing else may
+ * touch them: where the file ends early, or its disk fails, a system call gives EFAULT, and the program
+ * itself would die. See mmap(2).
+ *
+ * Writing to a mapping does not pay: the first write to a page costs far more than pwrite(2), it makes all of
+ * a large folio dirty, and it is a first write again each time the page went to the disk.
  *
  * Only on file systems whose mappings are the page cache that reads and writes use.
  *
@@ -13,7 +16,7 @@ import { mapCalls } from "./map_calls.ts";
 /** Largest file that is mapped, in bytes: what is mapped of it counts as memory of this process. */
 export const MAPPED_FILE_BYTES_MAX: number = 4 * 2 ** 30;
 
-const PROT_READ = 1, PROT_WRITE = 2, MAP_SHARED = 1;
+const PROT_READ = 1, MAP_SHARED = 1;
 /** No reading ahead of what is asked for; not for child processes. */
 const MADV_RANDOM = 1, MADV_DONTFORK = 10;
 /** What a failed mmap gives. */
@@ -32,16 +35,13 @@ export class MemoryMap {
   readonly address: number;
   /** Bytes. The file may be shorter or longer. */
   readonly length: number;
-  /** System calls may write to it. */
-  readonly writable: boolean;
   readonly #readAround: ReadAround;
   #users = 1;
 
   /** See mapFile. */
-  constructor(address: number, length: number, writable: boolean, readAround: ReadAround) {
+  constructor(address: number, length: number, readAround: ReadAround) {
     this.address = address;
     this.length = length;
-    this.writable = writable;
     this.#readAround = readAround;
   }
 
@@ -76,17 +76,16 @@ function isKnown(descriptor: number): boolean {
  */
 export function mapFile(
   descriptor: number,
-  { length, writable }: { readonly length: number; readonly writable: boolean },
+  length: number,
   readAround: ReadAround,
 ): MemoryMap | null {
   if (length === 0 || length > MAPPED_FILE_BYTES_MAX || !isKnown(descriptor)) return null;
-  const protection = PROT_READ | (writable ? PROT_WRITE : 0);
   const bytes = BigInt(length);
-  const address = mapCalls().mmap(null, bytes, protection, MAP_SHARED, descriptor, 0n);
+  const address = mapCalls().mmap(null, bytes, PROT_READ, MAP_SHARED, descriptor, 0n);
   if (BigInt.asUintN(64, address) === MAP_FAILED) return null;
   mapCalls().madvise(address, bytes, MADV_RANDOM);
   mapCalls().madvise(address, bytes, MADV_DONTFORK);
-  return new MemoryMap(Number(address), length, writable, readAround);
+  return new MemoryMap(Number(address), length, readAround);
 }
 
 /** errno of a call that was given an address at which there is nothing. */
