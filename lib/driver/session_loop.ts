@@ -360,7 +360,7 @@ export class SessionLoop {
 
   /** False if there may be more to send, and others have their turn first. */
   #sendAll(connection: Connection): boolean {
-    const { session, fd } = connection;
+    const { session } = connection;
     let bytesLeft = TURN_SEND_BYTES;
     for (let outputs = 0;; outputs++) {
       const resumed = connection.output !== null;
@@ -373,7 +373,7 @@ export class SessionLoop {
       }
       connection.output = output;
       const before = connection.sent;
-      const whole = sendOutput(fd, connection, output);
+      const whole = this.#send(connection, output);
       bytesLeft -= connection.sent - before;
       this.#bytes += connection.sent - before;
       connection.lastSent += connection.sent - before;
@@ -384,6 +384,17 @@ export class SessionLoop {
       this.#releaseOutput(connection);
       if (resumed) this.#timed.delete(connection);
     }
+  }
+
+  /** Data that are sent from where they lie are read by sending: it tells how long that took. */
+  #send(connection: Connection, output: BlockingOutput): boolean {
+    const { fd, sent } = connection;
+    if (output.sentIn === undefined) return sendOutput(fd, connection, output);
+    const { now_ms } = this.#options;
+    const begun_ms = now_ms();
+    const whole = sendOutput(fd, connection, output);
+    if (connection.sent > sent) output.sentIn((now_ms() - begun_ms) * 1000, connection.sent - sent);
+    return whole;
   }
 
   #releaseOutput(connection: Connection): void {

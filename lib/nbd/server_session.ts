@@ -193,13 +193,19 @@ export class NbdServerSession implements BlockingSession {
       this.#drain();
       if (!this.#stalled) this.onWake?.();
     }
-    const output = this.#queue.takeOutput();
+    const output = this.#observed(this.#queue.takeOutput());
     if (output === null || !this.#stalled) return output;
     const release = (): void => {
       output.release();
       if (this.#stalled && !this.#full()) this.onWake?.();
     };
     return { ...output, release };
+  }
+
+  /** Data that are sent from storage that is memory are read only then: the Device shall know if that is slow. */
+  #observed(output: BlockingOutput | null): BlockingOutput | null {
+    if (output === null || output.vector === null) return output;
+    return { ...output, sentIn: (us, bytes) => this.#device.noteSent(us, bytes) };
   }
 
   /**

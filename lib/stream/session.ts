@@ -28,7 +28,7 @@ export interface BlockingOutput extends OutputBuffer<ArrayBuffer> {
   readonly tail: OutputTail | null;
   /** What is sent in place of `bytes`, which are empty then; null for most outputs. */
   readonly vector: ReplyVector | null;
-  /** Told how long it took to hand so many bytes of `vector` to the kernel, in µs. */
+  /** Wants to know how long it took to hand so many bytes of it to the kernel, in µs. */
   sentIn?(us: number, bytes: number): void;
 }
 
