@@ -371,8 +371,20 @@ export class ServerCommands {
     const room = queue.open(this.#encoder.readBytes);
     const at = room.byteOffset + queue.openStart;
     this.#encoder.readWhole(this.#viewOf(room), at, origin, length);
-    queue.commitLocated(device.map, address, length);
+    queue.commitLocated(device.map, address, length, this.#replaceLocated);
   }
+
+  /** The reply to a read of which only the reply's head is left, when its data could not be read. */
+  readonly #replaceLocated = (
+    head: Uint8Array<ArrayBuffer>,
+    cause: unknown,
+  ): Uint8Array<ArrayBuffer> => {
+    const error = toBlockError(cause);
+    const request = { type: COMMAND.READ, flags: 0, length: 0 };
+    const value = nbdErrorOf(error.errno, request, this.#encoder.style);
+    const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
+    return this.#encoder.error(this.#encoder.replyToOf(view), value, clientMessage(error));
+  };
 
   #sendRead(origin: Origin, reply: Reply): void {
     const { bytes } = reply;

@@ -211,8 +211,16 @@ export class ReplyQueue {
     this.#unsentBytes += tail.pipe.bytes;
   }
 
-  /** The same, with data behind it that lie at an address of storage that is memory; needs `vectors`. */
-  commitLocated(map: StorageMap, address: number, length: number): void {
+  /**
+   * The same, with data behind it that lie at an address of storage that is memory; needs `vectors`. `replace`
+   * makes what is sent in place of such a reply if its data cannot be read: it is the same for all.
+   */
+  commitLocated(
+    map: StorageMap,
+    address: number,
+    length: number,
+    replace: ReplyVector["replace"],
+  ): void {
     const arena = this.#takeOpened();
     const gathered = this.#gather(arena, map);
     gathered.vector.addMemory(
@@ -221,6 +229,8 @@ export class ReplyQueue {
       arena.used - this.openStart,
     );
     gathered.vector.addMapped(map, address, length);
+    gathered.vector.headBytes = arena.used - this.openStart;
+    gathered.vector.replace = replace;
     gathered.arenas.push(arena);
     gathered.bytes += arena.used - this.openStart + length;
     this.#unsentBytes += length;

@@ -67,11 +67,22 @@ class Message {
   }
 }
 
+/**
+ * Makes what is sent in place of a message whose data cannot be read, from its head, of which nothing is sent
+ * yet.
+ */
+export type Replace = (head: Uint8Array<ArrayBuffer>, cause: unknown) => Uint8Array<ArrayBuffer>;
+
 /** Pieces to be sent, one behind the other. */
 export class IoVector {
   readonly #message = new Message(VECTOR_PIECES_MAX);
   /** What was replaced by a copy. */
   readonly #copies: Uint8Array<ArrayBuffer>[] = [];
+  /** The memory that was added last, and where it ends; for pieces of the mapping, that before them. */
+  #buffer: ArrayBuffer | null = null;
+  #bufferEnd = 0;
+  readonly #heads: (ArrayBuffer | null)[] = [];
+  readonly #headEnds: number[] = [];
   #map: MemoryMap | null = null;
   #count = 0;
   /** Pieces before it are sent. */
@@ -80,6 +91,10 @@ export class IoVector {
   #endIsMapped = false;
   /** Bytes that are not sent yet. */
   left = 0;
+  /** Bytes of the head before each piece of the mapping, and what replaces both; without it sending fails. */
+  headBytes = 0;
+  /** See `headBytes`. */
+  replace: Replace | null = null;
 
   /** Pieces for which there is room. */
   get room(): number {
@@ -89,15 +104,19 @@ export class IoVector {
   /** Adds memory of this process, which the caller keeps until it is sent. */
   addMemory(buffer: ArrayBuffer, start: number, length: number): void {
     this.#add(addressOf(buffer) + start, length, false);
+    this.#buffer = buffer;
+    this.#bufferEnd = start + length;
   }
 
-  /** Adds a part of a mapping: all that are added are of the same one. */
+  /** Adds a part of a mapping, behind its head: all that are added are of the same one. */
   addMapped(map: MemoryMap, address: number, length: number): void {
     if (this.#map !== map) {
       if (this.#map !== null) throw new Error("Cannot add a piece: it is of another mapping");
       map.retain();
       this.#map = map;
     }
+    this.#heads[this.#count] = this.#buffer;
+    this.#headEnds[this.#count] = this.#bufferEnd;
     this.#add(address, length, true);
   }
 
@@ -168,19 +187,42 @@ export class IoVector {
       const at = index * PIECE_WORDS;
       const address = (words[at] ?? 0) + (words[at + 1] ?? 0) * TWO_32;
       if (address < map.address || address >= map.address + map.length) continue;
-      const copy = map.copy(address, words[at + LENGTH_AT] ?? 0);
-      this.#copies.push(copy);
-      this.#message.setPiece(index, addressOf(copy.buffer), copy.length);
+      const bytes = this.#copyOrReplace(map, index, address, words[at + LENGTH_AT] ?? 0);
+      this.#copies.push(bytes);
+      this.#message.setPiece(index, addressOf(bytes.buffer), bytes.length);
       return;
     }
     throw new Error("Cannot send: an address is wrong");
+  }
+
+  #copyOrReplace(
+    map: MemoryMap,
+    index: number,
+    address: number,
+    length: number,
+  ): Uint8Array<ArrayBuffer> {
+    try {
+      return map.copy(address, length);
+    } catch (error) {
+      const { headBytes, replace } = this, buffer = this.#heads[index] ?? null;
+      // What is sent of a message in part has to be sent whole.
+      const before = index - 1, at = before * PIECE_WORDS + LENGTH_AT;
+      const rest = (this.#message.words[at] ?? 0) - headBytes;
+      if (replace === null || buffer === null || before < this.#first || rest < 0) throw error;
+      const start = (this.#headEnds[index] ?? 0) - headBytes;
+      const bytes = replace(new Uint8Array(buffer, start, headBytes), error);
+      this.#message.words[at] = rest;
+      this.left += bytes.length - length - headBytes;
+      return bytes;
+    }
   }
 
   /** Forgets all pieces. */
   clear(): void {
     this.#map?.release();
     this.#map = null;
-    this.#copies.length = 0;
+    this.#copies.length = this.#heads.length = this.#headEnds.length = 0;
+    this.#buffer = this.replace = null;
     this.#count =
       this.#first =
       this.#end =

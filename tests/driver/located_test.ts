@@ -12,6 +12,7 @@ import { assertSame, compact, joined } from "../nbd/fixtures.ts";
 import { readReplies } from "../nbd/reply_reader.ts";
 import { FLUSH, READ, WRITE } from "../nbd/transmission_messages.ts";
 import { ManualClock, MemoryLog, SeededRandom, testContext } from "../support/context.ts";
+import { SystemError } from "../../lib/sys/system_error.ts";
 import { withTempDir } from "../support/tools.ts";
 import { type Bed, type Client, withLoop } from "./loop_bed.ts";
 
@@ -26,8 +27,11 @@ interface FileBed extends Bed {
   readonly copied: () => number;
 }
 
-/** A loop over a file of 2 MiB; `slow` storage takes long for a read. */
-function withFile(fn: (bed: FileBed) => void | Promise<void>): Promise<void> {
+/** A loop over a file of 2 MiB; "broken": what is not in its mapping cannot be read. */
+function withFile(
+  fn: (bed: FileBed) => void | Promise<void>,
+  disk: "good" | "broken" = "good",
+): Promise<void> {
   return withTempDir(async (folder) => {
     const path = join(folder, "disk.img");
     const content = new Uint8Array(2 * MIB);
@@ -37,6 +41,14 @@ function withFile(fn: (bed: FileBed) => void | Promise<void>): Promise<void> {
     const context = testContext({ files: systemFiles, mayBlock: true });
     const { backend } = await file.open(options, context);
     let copies = 0;
+    const { memoryMap = null } = backend;
+    if (disk === "broken" && memoryMap !== null) {
+      const { copy } = memoryMap;
+      memoryMap.copy = (address, length) => {
+        if (address < memoryMap.address + MIB) return copy.call(memoryMap, address, length);
+        throw new SystemError("EIO", "read", path, "the disk is broken");
+      };
+    }
     const counting: Backend = {
       ...backend,
       get geometry() {
@@ -196,6 +208,29 @@ Deno.test("SessionLoop reads ahead by copying while data come slowly, and goes b
     readAll(bed, reads);
     assert.equal(bed.copied(), reads.length);
   }));
+
+Deno.test("SessionLoop answers with an error what cannot be read when it is sent, and goes on", () =>
+  withFile((bed) => {
+    // The file is too short for its mapping, and reading from it fails, as on a disk that is broken there.
+    Deno.truncateSync(bed.path, MIB);
+    const { client } = bed.connect();
+    const places = [MIB - PAGE, MIB, 0, MIB + 5 * PAGE, PAGE];
+    client.send(joined(places.map((offset, cookie) => compact(READ, cookie, offset, PAGE))));
+    receive(bed, client, places.length * 16 + 3 * PAGE, MIB);
+    const answers = readReplies(client.bytes, "simple", (cookie) => ({
+      read: true,
+      offset: 0n,
+      length: BigInt(places[Number(cookie)] ?? 0) >= MIB ? 0n : BigInt(PAGE),
+    }));
+    for (const [cookie, { error, data }] of answers) {
+      const offset = places[Number(cookie)] ?? 0;
+      assert.equal(error, offset >= MIB ? 5 : 0);
+      if (offset < MIB) {
+        assertSame(data ?? new Uint8Array(0), bed.content.subarray(offset, offset + PAGE));
+      }
+    }
+    assert.equal(answers.size, places.length);
+  }, "broken"));
 
 function mappings(path: string): number {
   return Deno.readTextFileSync("/proc/self/maps").split("\n").filter((line) => line.endsWith(path))
