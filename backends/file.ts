@@ -21,6 +21,7 @@ import {
 import { rawImage } from "../lib/block/raw_image.ts";
 import type { Backend, BackendType, Geometry, Maybe, Opened } from "../lib/block/types.ts";
 import type { RawFile } from "../lib/sys/file_access.ts";
+import type { MemoryMap } from "../lib/sys/memory_map.ts";
 
 /** Options of the file backend. */
 export interface FileOptions {
@@ -85,6 +86,8 @@ function isUnsupported(error: unknown): boolean {
 function makeBackend(file: RawFile, { discard }: FileOptions, { mayBlock }: OpenContext): Backend {
   let geometry = findGeometry(file);
   const trim = (offset: number, length: number): void => file.discard(offset, length);
+  // Made when it is asked for first: most files never need it.
+  let map: MemoryMap | null | undefined;
   return {
     get geometry() {
       return geometry;
@@ -93,6 +96,11 @@ function makeBackend(file: RawFile, { discard }: FileOptions, { mayBlock }: Open
     read: (into, offset) => file.read(into, offset),
     ...(file.pour === undefined ? {} : {
       pour: (pipe, offset, length) => file.pour?.(pipe, offset, length),
+    }),
+    ...(file.map === undefined ? {} : {
+      get memoryMap() {
+        return map === undefined ? map = file.map?.() ?? null : map;
+      },
     }),
     willRead: (offset, length) => {
       try {
@@ -124,7 +132,12 @@ function makeBackend(file: RawFile, { discard }: FileOptions, { mayBlock }: Open
         geometry = { ...geometry, size };
       },
     }),
-    [Symbol.asyncDispose]: () => Promise.try(() => file.close()),
+    [Symbol.asyncDispose]: () =>
+      Promise.try(() => {
+        map?.release();
+        map = null;
+        file.close();
+      }),
   };
 }
 

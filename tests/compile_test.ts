@@ -8,6 +8,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { startS3Server, TEST_BUCKET, TEST_CREDENTIALS, TEST_REGION } from "./support/s3_server.ts";
 import { interopTest, run, runOk, type RunResult, startDmu, withTempDir } from "./support/tools.ts";
 
 const COMPILER: string = fileURLToPath(new URL("../tools/compile.ts", import.meta.url));
@@ -241,6 +242,31 @@ Deno.test("the single file keeps its cache safe", async (t) => {
   });
 });
 
+/** AWS's own packages come along, though they are loaded only when nothing else knows credentials. */
+async function checkCredentialChain(file: string, folder: string): Promise<void> {
+  await using server = await startS3Server();
+  const { accessKeyId, secretAccessKey } = TEST_CREDENTIALS;
+  const keys = { Version: 1, AccessKeyId: accessKeyId, SecretAccessKey: secretAccessKey };
+  const program = join(folder, "keys");
+  Deno.writeTextFileSync(program, `#!/bin/sh\necho '${JSON.stringify(keys)}'\n`, { mode: 0o700 });
+  Deno.mkdirSync(join(folder, ".aws"));
+  const config = join(folder, ".aws/config");
+  Deno.writeTextFileSync(
+    config,
+    `[default]\nregion=${TEST_REGION}\ncredential_process=${program}\n`,
+  );
+  const spec = `s3://${TEST_BUCKET}/disk?endpoint=${server.endpoint}`;
+  const env = { HOME: folder, PATH: "/usr/bin:/bin", AWS_EC2_METADATA_DISABLED: "true" };
+  const known = await start(file, ["image", "info", spec], env);
+  assert.match(known.stderr, /there is no volume/);
+  Deno.removeSync(config);
+  const unknown = await start(file, ["image", "info", spec], env);
+  assert.match(
+    unknown.stderr,
+    /^dmu: Cannot find credentials: set AWS_ACCESS_KEY_ID .* any providers\)$/m,
+  );
+}
+
 interopTest("the single file serves with an empty environment", ["nbdinfo"], async () => {
   await withTempDir((folder) =>
     leavingNoTrace(async () => {
@@ -250,6 +276,7 @@ interopTest("the single file serves with an empty environment", ["nbdinfo"], asy
       assert.match(version.stdout, /\d+\.\d+\.\d+/);
       assert.equal((Deno.statSync(FALLBACK).mode ?? 0) & 0o777, 0o700);
       assert.equal((await start(file, ["no-such-command"])).code, 2);
+      await checkCredentialChain(file, folder);
 
       const server = await startDmu([
         "--nbd",

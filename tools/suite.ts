@@ -1,12 +1,15 @@
 /**
  * `deno task test`: runs all tests, then the examples in doc comments and pages, and ends in the line
  * "N passed, N failed" (", N skipped" if any were), taken from the runs. Paths and options of
- * `deno test` may follow: then those alone run. Exit code 0 only if tests ran and all passed.
+ * `deno test` may follow: then those alone run. `--part=calm` runs the tests beside which a machine may
+ * do other things (test_parts.ts), `--part=alone` all the others and the examples; types are then left
+ * to `deno task checks`. Exit code 0 only if tests ran and all passed.
  *
  * @module
  */
 import { join } from "node:path";
 import { print, runDeno, taskArguments } from "./process.ts";
+import { filesOf, type Part } from "./test_parts.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
@@ -70,10 +73,25 @@ async function runExamples(): Promise<Counts> {
   }
 }
 
+/** What `deno task checks` says of the types. `deno test` would look again at each choice of files. */
+async function checkTypes(): Promise<Counts> {
+  const { code } = await runDeno(["check", "--quiet", "--frozen", "."]);
+  return { passed: 0, failed: code === 0 ? 0 : 1, skipped: [] };
+}
+
+function runPart(part: Part): Promise<Counts> {
+  return runTests(["--frozen", "--no-check", ...filesOf(part, ROOT)]);
+}
+
 const given = taskArguments();
-const runs = given.length > 0
-  ? [await runTests(given)]
-  : [await runTests(["--frozen"]), await runExamples()];
+const only = given.length === 1 ? given[0] : undefined;
+const runs = given.length === 0
+  ? [await checkTypes(), await runPart("calm"), await runPart("alone"), await runExamples()]
+  : only === "--part=calm"
+  ? [await runPart("calm")]
+  : only === "--part=alone"
+  ? [await runPart("alone"), await runExamples()]
+  : [await runTests(given)];
 
 const sum = (of: (counts: Counts) => number): number =>
   runs.reduce((total, counts) => total + of(counts), 0);

@@ -34,7 +34,12 @@ async function openDisk<O>(
     return each;
   };
   const store = wrap(await kind.open(options, { ...context, readOnly }));
+  // Opening is given up at once when the target is. An open disk gives up only what it waits for.
+  const opening = new AbortController();
+  const giveUp = (): void => opening.abort(context.signal.reason);
+  context.signal.addEventListener("abort", giveUp);
   try {
+    context.signal.throwIfAborted();
     if (!readOnly) await probeStore(store, context.random, { signal: context.signal });
     const opened = await openManagedDisk(store, {
       snapshot: options.snapshot ?? null,
@@ -49,12 +54,14 @@ async function openDisk<O>(
       puts: options.puts,
       collects: options.collect,
       resolve: parentsOf(kind, options, context, wrap),
-    }, context);
+    }, { ...context, signal: opening.signal });
     if (options["on-error"] === "wait") { for (const each of patient) each.beginToWait(); }
     return opened;
   } catch (error) {
     await store[Symbol.asyncDispose]();
     throw error;
+  } finally {
+    context.signal.removeEventListener("abort", giveUp);
   }
 }
 

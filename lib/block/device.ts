@@ -17,7 +17,14 @@ import {
   SLOW_READS_MAX,
   SLOW_READS_MIN,
 } from "./limits.ts";
-import { FLAG_FAST_ONLY, FLAG_FUA, type ReplyPipe, type Request, type Tap } from "./request.ts";
+import {
+  FLAG_FAST_ONLY,
+  FLAG_FUA,
+  type ReplyPipe,
+  type Request,
+  type StorageMap,
+  type Tap,
+} from "./request.ts";
 import { Statistics } from "./statistics.ts";
 import type { Backend, Geometry, Maybe } from "./types.ts";
 import { validateGeometry, validateRequest } from "./validate.ts";
@@ -144,6 +151,34 @@ export class Device implements AsyncDisposable {
     return this.#slowReads > SLOW_READS_MIN && this.#backend.willRead !== undefined;
   }
 
+  /**
+   * Where a range lies in memory that is the storage (see Backend.memoryMap), for a read with `located` that is
+   * submitted right now, and is then done at once; null if reads have to fill memory. Whoever looks at
+   * requests looks at their data too.
+   */
+  locate(offset: number, length: number): number | null {
+    const { memoryMap: map, geometry } = this.#backend;
+    if (map === undefined || map === null || offset + length > map.length) return null;
+    if (this.tap !== null || this.#hold !== null || this.#closing !== null) return null;
+    if (offset + length > geometry.size || length > geometry.maximum) return null;
+    // What is not in memory is better read ahead.
+    return this.#slowReads > SLOW_READS_MIN ? null : map.address + offset;
+  }
+
+  /** The memory that `locate` spoke of. */
+  get map(): StorageMap {
+    const { memoryMap } = this.#backend;
+    if (memoryMap === undefined || memoryMap === null) {
+      throw new Error(`Cannot find the memory of ${this.name}: its storage is none`);
+    }
+    return memoryMap;
+  }
+
+  /** What was located was sent, `length` bytes in `latencyUs` µs: whether it was in memory. */
+  noteSent(latencyUs: number, length: number): void {
+    this.#noteRead(latencyUs, length);
+  }
+
   /** A request is going to be submitted, behind others. Never fails; what is no range is ignored. */
   willSubmit(operation: "read" | "write", offset: number, length: number): void {
     const { size, maximum, readOnly } = this.#backend.geometry;
@@ -151,6 +186,14 @@ export class Device implements AsyncDisposable {
     if (operation === "write") {
       if (!readOnly) this.bitmaps?.willChange(offset, length);
     } else if (this.#readsAhead) this.#backend.willRead?.(offset, length);
+  }
+
+  /**
+   * All that are known are told. The time that it took is not that of the read that comes next: it would
+   * look slow, and the telling would never end.
+   */
+  toldAhead(): void {
+    this.#clock.now();
   }
 
   /** Requests that have entered and are not done. */
@@ -276,6 +319,7 @@ export class Device implements AsyncDisposable {
     const { offset, length } = request;
     switch (request.operation) {
       case "read":
+        if (request.located === true) return undefined;
         if (request.pipe !== undefined) return pour(backend, request.pipe, request);
         return length <= backend.geometry.maximum
           ? backend.read(request.data, offset)

@@ -3,12 +3,21 @@
  *
  * @module
  */
+import type { IoVector, VectorPool } from "../sys/io_vector.ts";
+import type { MemoryMap } from "../sys/memory_map.ts";
 import type { Pipe } from "../sys/pipe.ts";
 import type { BitmapRun } from "./bitmaps.ts";
 import type { Extent } from "./types.ts";
 
 /** What a long read can be put into in place of memory: see Backend.pour. */
 export type ReplyPipe = Pipe;
+
+/** Replies that are sent from many places, where such come from, and storage that is memory: see Backend.memoryMap. */
+export type ReplyVector = IoVector;
+/** See ReplyVector. */
+export type ReplyVectors = VectorPool;
+/** See ReplyVector. */
+export type StorageMap = MemoryMap;
 
 /** What a request does. */
 export type Operation = "read" | "write" | "flush" | "trim" | "zero" | "cache" | "extents";
@@ -63,6 +72,8 @@ export interface Request {
   readonly gate: Gate;
   /** Read: an empty pipe with room for the data, which go there; `data` is NO_DATA then. */
   readonly pipe?: ReplyPipe;
+  /** Read: the data are taken later from where `Device.locate` found them; `data` is NO_DATA then. */
+  readonly located?: true;
   /** Extents: those of the dirty bitmap of this name are asked for, instead of the storage's. */
   readonly bitmap?: string;
   /** The result of an extents request without `bitmap`. */

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import type { MemoryMap } from "../sys/memory_map.ts";
 import type { Pipe } from "../sys/pipe.ts";
 import type { OpenContext } from "./context.ts";
 import type { CollectReport, ImageTools, Progress } from "./image.ts";
@@ -79,6 +80,11 @@ export interface Backend extends AsyncDisposable {
    * file. What changes them until they are taken from the pipe may show in them.
    */
   pour?(pipe: Pipe, offset: number, length: number): void;
+  /**
+   * Memory that is the storage itself, byte for byte from offset 0 on as far as it reaches, for system calls
+   * alone to read from. What is written to a range shows in it at once. null where there is none.
+   */
+  readonly memoryMap?: MemoryMap | null;
   /**
    * The range is going to be read at once, behind others: storage that can fetch several ranges at a time
    * begins with it, and does not wait. It never fails.

@@ -19,6 +19,11 @@ export const CONNECTIONS_MAX = 65_536;
 /** Time in ms that requests in flight get to finish when the daemon stops; then connections are cut off. */
 export const STOP_MS_MAX = 30_000;
 /**
+ * Time in ms that storage which does not answer gets to come back when its target is to be closed; then it is
+ * given up. Less than STOP_MS_MAX, so that clients are told before they are cut off.
+ */
+export const GIVE_UP_MS = 10_000;
+/**
  * Time in ms between two looks at who holds memory while it is scarce: a client that has stopped in the
  * middle of a request is cut off at the second one that finds it so.
  */

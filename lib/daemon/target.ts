@@ -16,6 +16,7 @@ import { type ExportInfo, exportInfoOf } from "../nbd/export_info.ts";
 import { bitmapFolder } from "./bitmap_folder.ts";
 import type { TargetConfig } from "./config.ts";
 import { systemContext } from "./context.ts";
+import { GIVE_UP_MS } from "./limits.ts";
 import type { Clock, OpenContext } from "../block/context.ts";
 import { Recorder } from "../trace/recorder.ts";
 
@@ -46,6 +47,11 @@ export interface Target {
   bitmap(command: BitmapCommand): Promise<BitmapFacts[]>;
   /** What NBD clients see of it, as of now. */
   exportInfo(): ExportInfo;
+  /**
+   * It is going to be closed: if it is not within GIVE_UP_MS, storage that waits for something gives up, and
+   * what waits for it fails. Slow storage is not cut off. Only the first call counts.
+   */
+  beginClose(): void;
   /** Finishes what is in flight, flushes and closes the storage. Throws BlockError if that fails. */
   close(): Promise<void>;
 }
@@ -110,6 +116,17 @@ export async function openTarget(
   });
   const bitmaps = await bitmapsOf(config, device, context);
   const recorder = await recorderOf(config, device, context);
+  const closed = new AbortController();
+  let givingUp: Promise<void> | null = null;
+  const giveUpLater = async (): Promise<void> => {
+    try {
+      await context.clock.sleep(GIVE_UP_MS, closed.signal);
+    } catch {
+      return; // it was closed before
+    }
+    log.warn(`Target ${config.name} is to be closed: what waits for its storage is given up`);
+    teardown.abort(new BlockError("ESHUTDOWN", `${config.name} is being closed`));
+  };
   return {
     config,
     driver: mayBlock ? "blocking" : "streams",
@@ -123,7 +140,9 @@ export async function openTarget(
     },
     bitmap: (command) => bitmaps.run(command),
     exportInfo: () => exportInfoOf(device, config),
+    beginClose: () => void (givingUp ??= giveUpLater()),
     close: async (): Promise<void> => {
+      givingUp ??= giveUpLater();
       try {
         await device[Symbol.asyncDispose]();
       } catch (error) {
@@ -131,6 +150,8 @@ export async function openTarget(
       } finally {
         bitmaps.close();
         await endTrace(recorder, log);
+        closed.abort();
+        await givingUp;
         teardown.abort(new BlockError("ESHUTDOWN", `${config.name} is closed`));
       }
     },

@@ -16,6 +16,7 @@ import { threadLog } from "../driver/thread_log.ts";
 import { WakeCounter } from "../driver/wake.ts";
 import { SharedGate } from "../handle/shared_gate.ts";
 import { NbdServerSession } from "../nbd/server_session.ts";
+import { VectorPool } from "../sys/io_vector.ts";
 import { PipePool } from "../sys/pipe.ts";
 import { closeDescriptor } from "../sys/socket.ts";
 import type { WorkerScope } from "../sys/worker_scope.ts";
@@ -57,6 +58,7 @@ export class TargetHome {
     PIPE_BYTES,
     (descriptors, open) => this.#tell({ kind: "pipe", descriptors, open }),
   );
+  readonly #vectors = new VectorPool();
   #target: LocalTarget | null = null;
   #loop: SessionLoop | null = null;
   /** Tasks whose result is not known yet. */
@@ -163,6 +165,7 @@ export class TargetHome {
         unread,
         batchBytes: TURN_BATCH_BYTES,
         pipes: this.#pipes,
+        vectors: this.#vectors,
       });
       loop.add(id, fd, session);
     } catch (error) {

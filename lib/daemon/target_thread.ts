@@ -182,6 +182,9 @@ export class ThreadTarget implements Target {
     };
   }
 
+  /** Storage in a thread of its own waits for nothing. */
+  beginClose(): void {}
+
   close(): Promise<void> {
     return this.#closing ??= this.#close();
   }

@@ -306,7 +306,10 @@ export class Targets {
     this.refuse();
     await this.#turns.idle();
     const entries = [...this.#entries.values()];
-    for (const entry of entries) entry.state = "closing";
+    for (const entry of entries) {
+      entry.state = "closing";
+      entry.target?.beginClose();
+    }
     await Promise.all(entries.map((entry) => this.#show(entry)));
   }
 
@@ -433,6 +436,7 @@ export class Targets {
     const { files, log } = this.#options;
     const { name } = entry.wish;
     entry.state = "closing";
+    entry.target?.beginClose();
     await this.#keepOut(entry);
     const inside = files.revokeTarget(name, { refuse: true });
     await files.drain(inside).catch((error: unknown) => log.warn(reasonOf(error)));

@@ -4,8 +4,8 @@
  * wait, a receive and a send each time. While the client has replies to take, nobody waits for the server:
  * a short pause lets several requests come together, and costs no time.
  *
- * How long a pause may be is found out: it grows as long as the client still has something to take when it
- * is over, and shrinks when it has not. Where clients have few requests under way pauses do not pay, and are
+ * How long a pause may be is found out: it grows as long as the client still has much to take when it is
+ * over, shrinks when it has little, and is halved when it has nothing. Where clients have few requests under way pauses do not pay, and are
  * tried ever less often.
  *
  * @module
@@ -13,6 +13,8 @@
 import {
   GATHER_REQUESTS_MIN,
   GATHER_RETRY_TURNS_MAX,
+  GATHER_SLACK_MAX,
+  GATHER_SLACK_MIN,
   GATHER_US_MAX,
   GATHER_US_MIN,
 } from "./limits.ts";
@@ -26,25 +28,19 @@ export class GatherPause {
   #turns = 1;
 
   /**
-   * Told after each turn: the requests that came in it, and whether a client had nothing else to do than to
-   * wait for its reply. Decides about `next_us`.
+   * Told after each turn: the requests that came in it, and what of the replies that were sent last a client
+   * had not taken by then, as a fraction of them; that of the client with the least. 0 is a client that
+   * waited. Decides about `next_us`.
    */
-  turn(requests: number, clientWaited: boolean): void {
-    if (requests === 0) {
-      this.next_us = 0;
-      return;
-    }
-    if (clientWaited) {
-      this.#shorten();
-      return;
-    }
-    if (this.#turnsLeft > 0) {
-      this.#turnsLeft -= 1;
-      return;
-    }
-    if (this.next_us === 0) this.next_us = GATHER_US_MIN;
-    else if (requests < GATHER_REQUESTS_MIN) {
-      this.next_us = Math.min(GATHER_US_MAX, Math.ceil(this.next_us * 1.25));
+  turn(requests: number, slack: number): void {
+    if (requests === 0) this.next_us = 0;
+    else if (slack === 0) this.#shorten();
+    else if (this.#turnsLeft > 0) this.#turnsLeft -= 1;
+    else if (this.next_us === 0) this.next_us = GATHER_US_MIN;
+    else if (slack < GATHER_SLACK_MIN) {
+      this.next_us = Math.max(GATHER_US_MIN, Math.floor(this.next_us * 0.9));
+    } else if (slack > GATHER_SLACK_MAX && requests < GATHER_REQUESTS_MIN) {
+      this.next_us = Math.min(GATHER_US_MAX, Math.ceil(this.next_us * 1.1));
       this.#turns = 1;
     }
   }

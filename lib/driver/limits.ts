@@ -68,6 +68,10 @@ export const SPIN_REQUESTS_MAX = 2, SPIN_BYTES_MAX: number = 32 * KIB;
 export const GATHER_US_MIN = 20, GATHER_US_MAX = 200;
 /** Requests that come together above which a pause does not get longer. */
 export const GATHER_REQUESTS_MIN = 32;
+/** Of the last replies what a client should still have to take after a pause: it is ready before it waits. */
+export const GATHER_SLACK_MIN = 0.25, GATHER_SLACK_MAX = 0.5;
+/** Bytes received in a turn above which there is no pause: a socket holds some 200 KiB. */
+export const GATHER_BYTES_MAX: number = 32 * KIB;
 /** Most turns without a pause after one that was too long. */
 export const GATHER_RETRY_TURNS_MAX = 4_096;
 /**

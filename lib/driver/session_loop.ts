@@ -23,6 +23,7 @@ import {
 } from "../sys/socket.ts";
 import { GatherPause } from "./gather_pause.ts";
 import {
+  GATHER_BYTES_MAX,
   LINGER_MS_MAX,
   SCARCE_STALL_LOOKS,
   SEND_STALL_LOOKS,
@@ -79,6 +80,8 @@ class Connection {
   since_ms = 0;
   /** `receivedBytes` of its session when memory was looked at last. */
   seenBytes = 0;
+  /** Bytes sent since requests came last. */
+  lastSent = 0;
   cause: Error | null = null;
 
   constructor(id: number, fd: number, session: BlockingSession) {
@@ -89,7 +92,16 @@ class Connection {
 }
 
 /** Sends what fits of an output, from `sent` on, which it counts; true if all of it is sent. */
-function sendOutput(fd: number, connection: Connection, { bytes, tail }: BlockingOutput): boolean {
+function sendOutput(fd: number, connection: Connection, output: BlockingOutput): boolean {
+  const { bytes, tail, vector } = output;
+  if (vector !== null) {
+    while (vector.left > 0) {
+      const count = vector.sendTo(fd);
+      if (count === WOULD_BLOCK) return false;
+      connection.sent += count;
+    }
+    return true;
+  }
   const { sent } = connection;
   if (sent < bytes.length) {
     const rest = sent === 0 ? bytes : bytes.subarray(sent);
@@ -125,11 +137,13 @@ export class SessionLoop {
   #lookAt_ms = Infinity;
   #sweepAt_ms = Infinity;
   readonly #stall_ms: number;
-  /** Requests that came in this turn, and whether one of their clients had no reply left to take. */
+  /** Requests that came in this turn, and the least that one of their clients had left to take: see GatherPause. */
   #requests = 0;
-  #clientWaited = false;
+  #slack = Infinity;
   /** Bytes that were received and sent in this turn. */
   #bytes = 0;
+  /** Those that were received. */
+  #received = 0;
   readonly #gather = new GatherPause();
 
   /** A loop without connections. */
@@ -199,13 +213,16 @@ export class SessionLoop {
   /** Waits in the way that suits what came in the last turn; how many are ready. */
   #wait(): number {
     const requests = this.#requests;
-    this.#gather.turn(requests, this.#clientWaited);
+    this.#gather.turn(requests, this.#slack);
     this.#requests = 0;
-    this.#clientWaited = false;
+    this.#slack = Infinity;
     const patience_ms = this.#patience_ms(), pause_us = this.#gather.next_us;
     const few = requests <= SPIN_REQUESTS_MAX && this.#bytes <= SPIN_BYTES_MAX;
     this.#bytes = 0;
-    if (pause_us === 0 || patience_ms === 0) return this.#rapid.wait(patience_ms, few);
+    // What clients send fills their sockets, and then they wait.
+    const much = this.#received > GATHER_BYTES_MAX;
+    this.#received = 0;
+    if (pause_us === 0 || patience_ms === 0 || much) return this.#rapid.wait(patience_ms, few);
     sleepUs(pause_us);
     return this.#epoll.wait(patience_ms);
   }
@@ -283,19 +300,23 @@ export class SessionLoop {
       : receive(fd, room, Math.min(room.length, TURN_READ_BYTES));
     if (count === WOULD_BLOCK) return;
     this.#bytes += count;
+    this.#received += count;
     if (count === 0) connection.inputEnded = true;
     else if (room !== null) session.receivedInto(count);
     else {
       session.receive(into.subarray(0, count));
       if (!session.releaseInput()) this.#into = new Uint8Array(TURN_READ_BYTES);
     }
-    this.#countRequests(fd, session.requestCount - before);
+    this.#countRequests(connection, session.requestCount - before);
   }
 
-  #countRequests(fd: number, count: number): void {
+  #countRequests(connection: Connection, count: number): void {
     this.#requests += count;
+    if (count === 0 || this.#slack === 0) return;
     // Replies of this turn are not sent yet: what is under way are those of turns before.
-    if (count > 0 && !this.#clientWaited && unreadBytes(fd) === 0) this.#clientWaited = true;
+    const { fd, lastSent } = connection;
+    this.#slack = Math.min(this.#slack, unreadBytes(fd) / Math.max(1, lastSent));
+    connection.lastSent = 0;
   }
 
   /** Serves those whose turn came through others or by time, each once. */
@@ -339,7 +360,7 @@ export class SessionLoop {
 
   /** False if there may be more to send, and others have their turn first. */
   #sendAll(connection: Connection): boolean {
-    const { session, fd } = connection;
+    const { session } = connection;
     let bytesLeft = TURN_SEND_BYTES;
     for (let outputs = 0;; outputs++) {
       const resumed = connection.output !== null;
@@ -352,9 +373,10 @@ export class SessionLoop {
       }
       connection.output = output;
       const before = connection.sent;
-      const whole = sendOutput(fd, connection, output);
+      const whole = this.#send(connection, output);
       bytesLeft -= connection.sent - before;
       this.#bytes += connection.sent - before;
+      connection.lastSent += connection.sent - before;
       if (!whole) {
         if (connection.sent > before || !this.#timed.has(connection)) this.#watch(connection);
         return true;
@@ -362,6 +384,17 @@ export class SessionLoop {
       this.#releaseOutput(connection);
       if (resumed) this.#timed.delete(connection);
     }
+  }
+
+  /** Data that are sent from where they lie are read by sending: it tells how long that took. */
+  #send(connection: Connection, output: BlockingOutput): boolean {
+    const { fd, sent } = connection;
+    if (output.sentIn === undefined) return sendOutput(fd, connection, output);
+    const { now_ms } = this.#options;
+    const begun_ms = now_ms();
+    const whole = sendOutput(fd, connection, output);
+    if (connection.sent > sent) output.sentIn((now_ms() - begun_ms) * 1000, connection.sent - sent);
+    return whole;
   }
 
   #releaseOutput(connection: Connection): void {

@@ -33,8 +33,16 @@
  * @module
  */
 import { crc32 } from "node:zlib";
-import { beginsWith, damaged, getId, getU64, putAscii, putId, putU64, viewOf } from "./bytes.ts";
+import { damaged, getU64, putU64, viewOf } from "./bytes.ts";
 import { emptyRun, ExtentMap, type MapCopy, type Run } from "./extent_map.ts";
+import {
+  checkMagic,
+  getHeader,
+  type HeaderPlace,
+  isHeaderIntact,
+  putHeader,
+  sealHeader,
+} from "./header.ts";
 import {
   BLOCK_BYTES_MAX,
   BLOCK_BYTES_MIN,
@@ -48,27 +56,15 @@ import {
 /** Bytes of the header of a checkpoint. */
 export const CHECKPOINT_HEADER_BYTES = 116;
 
-const MAGIC = "dmu-map1", MAGIC_FAMILY = "dmu-map";
+const MAGIC = "dmu-map1";
 const FLAG_DETACHED = 1;
 const SECTION_HEAD_BYTES = 12, SUM_BYTES = 4;
 const OBJECTS = 1, EXTENTS = 2;
 /** Most bytes that one item of a section takes: four numbers of 8 bytes at most. */
 const ITEM_BYTES_MAX = 32;
 
-/** What a checkpoint says about the log. */
-export interface CheckpointState {
-  /** The volume: 32 hexadecimal digits. */
-  readonly volume: string;
-  /** Nonce of the writer of the checkpoint. */
-  readonly nonce: string;
-  /** The last log object that it includes. */
-  readonly seq: number;
-  /** Epoch of that object. */
-  readonly epoch: number;
-  /** Sequence number of the object that follows. */
-  readonly next: number;
-  /** Size of the disk, bytes. */
-  readonly diskBytes: number;
+/** What a checkpoint says about the log: its place is behind the last object that it includes. */
+export interface CheckpointState extends HeaderPlace {
   /** Bytes of a block of the volume. */
   readonly blockBytes: number;
   /** Its writer has ended with that object. */
@@ -243,49 +239,27 @@ export function* encodeCheckpoint(
 }
 
 function encodeHeader(header: CheckpointHeader): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(CHECKPOINT_HEADER_BYTES), view = viewOf(bytes);
-  putAscii(bytes, 0, MAGIC);
-  view.setUint32(8, CHECKPOINT_HEADER_BYTES, true);
-  view.setUint32(12, header.detached ? FLAG_DETACHED : 0, true);
-  putId(bytes, 16, header.volume);
-  putId(bytes, 32, header.nonce);
-  putU64(view, 48, header.seq);
-  putU64(view, 56, header.epoch);
-  putU64(view, 64, header.next);
-  putU64(view, 72, header.diskBytes);
+  const bytes = new Uint8Array(CHECKPOINT_HEADER_BYTES);
+  const view = putHeader(bytes, MAGIC, header.detached ? FLAG_DETACHED : 0, header);
   putU64(view, 80, header.extents);
   putU64(view, 88, header.objects);
   putU64(view, 96, header.bodyBytes);
   view.setUint32(104, header.sections, true);
   view.setUint32(108, header.blockBytes, true);
-  const end = CHECKPOINT_HEADER_BYTES - SUM_BYTES;
-  view.setUint32(end, crc32(bytes.subarray(0, end)), true);
+  sealHeader(bytes);
   return bytes;
 }
 
 /** Decodes the header of a checkpoint from its first bytes. Throws EIO, naming `name`, for whatever is none. */
 export function decodeCheckpointHeader(bytes: Uint8Array, name: string): CheckpointHeader {
-  if (!beginsWith(bytes, MAGIC)) {
-    const known = beginsWith(bytes, MAGIC_FAMILY);
-    throw damaged(
-      name,
-      known ? "it is in a later format than this program knows" : "it is no checkpoint",
-    );
-  }
-  if (bytes.length < CHECKPOINT_HEADER_BYTES) throw damaged(name, "it is cut short");
+  checkMagic(bytes, MAGIC, CHECKPOINT_HEADER_BYTES, { name, what: "checkpoint" });
   const head = bytes.subarray(0, CHECKPOINT_HEADER_BYTES), view = viewOf(head);
-  const end = CHECKPOINT_HEADER_BYTES - SUM_BYTES;
-  const isWhole = view.getUint32(8, true) === CHECKPOINT_HEADER_BYTES &&
-    view.getUint32(end, true) === crc32(head.subarray(0, end));
+  const isWhole = view.getUint32(8, true) === CHECKPOINT_HEADER_BYTES && isHeaderIntact(head);
   if (!isWhole) throw damaged(name, "its header has a wrong checksum");
+  const { flags, ...place } = getHeader(head);
   const header = {
-    detached: (view.getUint32(12, true) & FLAG_DETACHED) !== 0,
-    volume: getId(head, 16),
-    nonce: getId(head, 32),
-    seq: getU64(view, 48),
-    epoch: getU64(view, 56),
-    next: getU64(view, 64),
-    diskBytes: getU64(view, 72),
+    ...place,
+    detached: (flags & FLAG_DETACHED) !== 0,
     extents: getU64(view, 80),
     objects: getU64(view, 88),
     bodyBytes: getU64(view, 96),

@@ -62,8 +62,12 @@ export const DIRTY_BYTES_MIN: number = 16 * MIB;
 export const SEAL_AFTER_MS = 2_000;
 /** Objects that are on their way at a time, if not told. */
 export const PUTS_MAX = 8;
-/** Objects on their way that were sealed for a flush, above which a flush waits for others to join it. */
-export const FLUSH_PUTS_MAX = 2;
+/** Longest time in ms for which a flush waits for others to join it. */
+export const GATHER_MS_MAX = 10;
+/** The same as a part of the time that an object takes. */
+export const GATHER_SHARE = 0.5;
+/** Most chances to wait for others that are left out after others did not come. */
+export const GATHERS_LEFT_OUT_MAX = 16;
 /** Wait in ms before objects that could not be created are tried again without a flush. */
 export const RETRY_AFTER_MS = 5_000;
 /** Bytes of data behind a checkpoint at which the next one is made. */

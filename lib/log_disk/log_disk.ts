@@ -275,6 +275,11 @@ export class LogDisk implements Backend {
     return this.#writing?.writer.durable ?? this.#state.seq;
   }
 
+  /** Size of the disk after that object, bytes: another one than now while a resize is on its way. */
+  get durableBytes(): number {
+    return this.#writing?.writer.durableBytes ?? this.#state.diskBytes;
+  }
+
   /** The object that the next write goes to. */
   get position(): number {
     return this.#writing?.writer.position ?? this.#state.next;

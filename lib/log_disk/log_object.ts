@@ -29,7 +29,15 @@
  * @module
  */
 import { crc32 } from "node:zlib";
-import { beginsWith, damaged, getId, getU64, putAscii, putId, putU64, viewOf } from "./bytes.ts";
+import { damaged, getU64, putU64, viewOf } from "./bytes.ts";
+import {
+  checkMagic,
+  getHeader,
+  type HeaderPlace,
+  isHeaderIntact,
+  putHeader,
+  sealHeader,
+} from "./header.ts";
 import {
   LINE_BYTES,
   OBJECT_DATA_BYTES_MAX,
@@ -43,7 +51,7 @@ export const CHECK_BYTES = 4;
 /** Bytes of a header before its extents: as much as is needed to tell its length. */
 export const FIXED_HEADER_BYTES = 88;
 
-const MAGIC = "dmu-log1", MAGIC_FAMILY = "dmu-log";
+const MAGIC = "dmu-log1";
 const FLAG_CLAIM = 1, FLAG_DETACH = 2, FLAG_AFTER_DETACH = 4;
 const KIND_WRITE = 1, KIND_ZERO = 2, KIND_TRIM = 3, KIND_MOVE = 4;
 const EXTENT_BYTES = 16, MOVE_BYTES = 32;
@@ -69,20 +77,8 @@ export type LogExtent =
     readonly at: number;
   };
 
-/** What a log object says, besides its data. */
-export interface LogHeader {
-  /** The volume: 32 hexadecimal digits. */
-  readonly volume: string;
-  /** Nonce of the writer: 32 hexadecimal digits. */
-  readonly nonce: string;
-  /** Sequence number, 1 to SEQ_MAX. */
-  readonly seq: number;
-  /** Number of the attach: each claim has a higher one. */
-  readonly epoch: number;
-  /** Sequence number of the object that follows. What lies between is void for ever. */
-  readonly next: number;
-  /** Size of the disk after this object, bytes. */
-  readonly diskBytes: number;
+/** What a log object says, besides its data: its place is its own. */
+export interface LogHeader extends HeaderPlace {
   /** Bytes of data. */
   readonly dataBytes: number;
   /** A new writer begins here. */
@@ -186,23 +182,13 @@ function putExtents(view: DataView, extents: readonly LogExtent[]): void {
 /** Encodes a header. */
 export function encodeLogHeader(header: LogHeader): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(headerBytesOf(header.extents));
-  const view = viewOf(bytes);
-  putAscii(bytes, 0, MAGIC);
-  view.setUint32(8, bytes.length, true);
   const flags = (header.claim ? FLAG_CLAIM : 0) | (header.detach ? FLAG_DETACH : 0) |
     (header.afterDetach ? FLAG_AFTER_DETACH : 0);
-  view.setUint32(12, flags, true);
-  putId(bytes, 16, header.volume);
-  putId(bytes, 32, header.nonce);
-  putU64(view, 48, header.seq);
-  putU64(view, 56, header.epoch);
-  putU64(view, 64, header.next);
-  putU64(view, 72, header.diskBytes);
+  const view = putHeader(bytes, MAGIC, flags, header);
   view.setUint32(80, header.dataBytes, true);
   view.setUint32(84, header.extents.length, true);
   putExtents(view, header.extents);
-  const end = bytes.length - CHECK_BYTES;
-  view.setUint32(end, crc32(bytes.subarray(0, end)), true);
+  sealHeader(bytes);
   return bytes;
 }
 
@@ -211,13 +197,7 @@ export function encodeLogHeader(header: LogHeader): Uint8Array<ArrayBuffer> {
  * EIO, naming `name`, if they are no header.
  */
 export function logHeaderBytes(bytes: Uint8Array, name: string): number {
-  if (!beginsWith(bytes, MAGIC)) {
-    if (!beginsWith(bytes, MAGIC_FAMILY) || bytes.length < 8) {
-      throw damaged(name, "it is no log object");
-    }
-    throw damaged(name, "it is in a later format than this program knows");
-  }
-  if (bytes.length < FIXED_HEADER_BYTES) throw damaged(name, "it is cut short");
+  checkMagic(bytes, MAGIC, FIXED_HEADER_BYTES, { name, what: "log object" });
   const headerBytes = viewOf(bytes).getUint32(8, true);
   const least = FIXED_HEADER_BYTES + CHECK_BYTES;
   if (headerBytes < least || headerBytes > least + OBJECT_EXTENTS_MAX * MOVE_BYTES) {
@@ -298,23 +278,15 @@ export function decodeLogHeader(bytes: Uint8Array, name: string): LogHeader {
   const headerBytes = logHeaderBytes(bytes, name);
   if (bytes.length < headerBytes) throw damaged(name, "it is cut short");
   const whole = bytes.subarray(0, headerBytes), view = viewOf(whole);
-  const end = headerBytes - CHECK_BYTES;
-  if (view.getUint32(end, true) !== crc32(whole.subarray(0, end))) {
-    throw damaged(name, "its header has a wrong checksum");
-  }
-  const flags = view.getUint32(12, true);
+  if (!isHeaderIntact(whole)) throw damaged(name, "its header has a wrong checksum");
+  const { flags, ...place } = getHeader(whole);
   if (flags > (FLAG_CLAIM | FLAG_DETACH | FLAG_AFTER_DETACH)) {
     throw damaged(name, `it has unknown flags (${flags})`);
   }
   const count = view.getUint32(84, true);
   if (count > OBJECT_EXTENTS_MAX) throw damaged(name, `it has ${count} extents`);
   return checkHeader({
-    volume: getId(whole, 16),
-    nonce: getId(whole, 32),
-    seq: getU64(view, 48),
-    epoch: getU64(view, 56),
-    next: getU64(view, 64),
-    diskBytes: getU64(view, 72),
+    ...place,
     dataBytes: view.getUint32(80, true),
     claim: (flags & FLAG_CLAIM) !== 0,
     detach: (flags & FLAG_DETACH) !== 0,

@@ -7,12 +7,13 @@
 import type { OpenContext } from "../block/context.ts";
 import { BlockError, toBlockError } from "../block/errors.ts";
 import type { Progress } from "../block/image.ts";
+import { formatSize } from "../block/size.ts";
 import type { Backend, Management, Opened, SnapshotInfo } from "../block/types.ts";
 import type { ObjectStore } from "../object_store/types.ts";
 import type { ResolveParent } from "./context.ts";
 import { Collector, type CollectReport, garbageOf } from "./gc/collector.ts";
 import { AUTO_GARBAGE_BYTES, AUTO_GARBAGE_SHARE } from "./gc/limits.ts";
-import { neededBySnapshot } from "./gc/needed.ts";
+import { neededOrAll } from "./gc/needed.ts";
 import { readVolume } from "./load.ts";
 import { LogDisk } from "./log_disk.ts";
 import { checkpointKey } from "./names.ts";
@@ -148,7 +149,7 @@ export async function openManagedDisk(
       disk,
       store,
       reader,
-      neededBy: (snapshot) => neededBySnapshot(disk.lineage, snapshot, context),
+      neededBy: (snapshot) => neededOrAll(disk.lineage, snapshot, context),
       clock: context.clock,
       signal,
     });
@@ -221,9 +222,23 @@ function makeBackend(below: Backend, parts: Parts, options: ManagedDiskOptions):
       stop.abort(new BlockError("ESHUTDOWN", "The disk is being closed"));
       await collector.exclusive(() => Promise.resolve());
       await reader[Symbol.asyncDispose]();
-      await below[Symbol.asyncDispose]();
+      try {
+        await below[Symbol.asyncDispose]();
+      } finally {
+        tellLoss(parts);
+      }
     },
   };
+}
+
+/** Says what becomes of data that could not be stored until the end. */
+function tellLoss({ disk, store, wal, context: { log } }: Parts): void {
+  if (disk.dirtyBytes === 0) return;
+  const what = `${store.name}: ${formatSize(disk.dirtyBytes)} could not be stored`;
+  if (wal === null) {
+    return log.error(`${what}, written after the last flush that was answered: lost`);
+  }
+  log.error(`${what}: open the disk with its write-ahead log ${wal.path} again`);
 }
 
 /** What a disk is, and what it has done so far. */
@@ -277,7 +292,7 @@ function statisticsOf(
 
 /** Keeps the state of now under a name. */
 async function takeSnapshot({ disk, store, context }: Parts, name: string): Promise<void> {
-  const { signal, clock } = context, { size } = disk.geometry;
+  const { signal, clock } = context;
   await disk.flush();
   // One of our own: what another writer who sleeps may still delete is all before it.
   const base = disk.lastCheckpoint ?? await disk.checkpoint();
@@ -287,7 +302,7 @@ async function takeSnapshot({ disk, store, context }: Parts, name: string): Prom
     name,
     checkpoint,
     seq: disk.durableSeq,
-    diskBytes: size,
+    diskBytes: disk.durableBytes,
     createdMs: Math.max(0, Math.floor(clock.wall())),
   };
   await putSnapshot(store, snapshot, { signal });

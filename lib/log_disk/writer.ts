@@ -6,9 +6,10 @@
  * are begun from the first that is not durable on: whoever takes the log over relies on it.
  *
  * Sealing. A segment is sealed when it is full, when a flush asks for it, when its first extent is
- * `sealAfterMs` old, and before a checkpoint. Flushes of one turn of the event loop share a segment, and
- * while FLUSH_PUTS_MAX objects that were sealed for flushes are on their way the next flush waits for one of them:
- * whatever comes meanwhile joins it. That is what makes many small durable writes cost few requests.
+ * `sealAfterMs` old, and before a checkpoint. Flushes of one turn of the event loop share a segment. While an
+ * object that was sealed for flushes is on its way the next flush waits for it, and then for a moment for those
+ * who were answered (`flush_group.ts`): whatever comes meanwhile joins it. That is what makes many
+ * small durable writes cost few requests.
  *
  * Failure. An object that cannot be created stays in memory: the flushes that wait for it fail, and it is
  * tried again at the next flush, and after a time. An object of a higher epoch in one of our slots means that
@@ -23,7 +24,8 @@ import { damaged } from "./bytes.ts";
 import type { DiskContext } from "./context.ts";
 import { type CreateOutcome, createOwn } from "./create_own.ts";
 import { emptyRun, type ExtentMap } from "./extent_map.ts";
-import { FLUSH_PUTS_MAX, OBJECT_DATA_BYTES, RETRY_AFTER_MS } from "./limits.ts";
+import { FlushGroup } from "./flush_group.ts";
+import { OBJECT_DATA_BYTES, RETRY_AFTER_MS } from "./limits.ts";
 import type { LogHeader } from "./log_object.ts";
 import { logKey } from "./names.ts";
 import { Segment } from "./segment.ts";
@@ -67,6 +69,10 @@ interface Outgoing {
   readonly body: readonly Uint8Array<ArrayBuffer>[];
   /** It was sealed because somebody waits for it. */
   readonly forFlush: boolean;
+  /** Flushes that wait for it. */
+  flushes: number;
+  /** When it was sealed, µs. */
+  readonly sealedUs: number;
   state: "waiting" | "sent" | "created" | "failed";
 }
 
@@ -91,6 +97,8 @@ export class LogWriter {
   readonly #events: WriterEvents;
   readonly #map: ExtentMap;
   #diskBytes: number;
+  /** The size that the last durable object tells. */
+  #durableBytes: number;
   #open: Segment | null = null;
   #next: number;
   /** Sealed and not durable, in the order of the log. */
@@ -102,6 +110,8 @@ export class LogWriter {
   /** Sequence number up to which somebody waits; the open segment is among it if it is to be sealed. */
   #wanted = 0;
   #turnBegun = false;
+  readonly #group = new FlushGroup();
+  #gatherRuns = false;
   #timerRuns = false;
   #retryRuns = false;
   #waiters: Waiter[] = [];
@@ -124,6 +134,7 @@ export class LogWriter {
     this.#store = store;
     this.#map = map;
     this.#diskBytes = diskBytes;
+    this.#durableBytes = diskBytes;
     this.#identity = identity;
     this.#settings = settings;
     this.#events = events;
@@ -171,6 +182,11 @@ export class LogWriter {
   /** Size of the disk, bytes. */
   get diskBytes(): number {
     return this.#diskBytes;
+  }
+
+  /** Size of the disk after the last object that is durable, bytes. */
+  get durableBytes(): number {
+    return this.#durableBytes;
   }
 
   /** The segment with that number, if it is in memory. */
@@ -289,7 +305,15 @@ export class LogWriter {
     this.#open = null;
     const { body, headerBytes } = segment.seal(detach);
     this.#map.objects(0).seal(segment.seq, headerBytes, segment.dataBytes);
-    this.#outgoing.push({ segment, body, forFlush, state: "waiting" });
+    const flushes = this.#group.sealed(), sealedUs = this.#context.clock.now();
+    this.#outgoing.push({
+      segment,
+      body,
+      forFlush: forFlush || flushes > 0,
+      flushes,
+      sealedUs,
+      state: "waiting",
+    });
     this.#events.sealed(segment, headerBytes);
     this.#send();
   }
@@ -361,14 +385,22 @@ export class LogWriter {
   /** In the order of the log: what exists behind a gap is not durable. */
   #acknowledge(): void {
     if (this.#failure !== null) return;
+    let flushes = 0, sealedUs = 0;
     while (this.#outgoing[0]?.state === "created") {
       const done = this.#outgoing.shift();
       if (done === undefined) break;
+      flushes += done.flushes;
+      sealedUs = done.sealedUs;
       this.#bySeq.delete(done.segment.seq);
       this.#dirtyBytes -= done.segment.dataBytes;
+      this.#durableBytes = done.segment.identity.diskBytes;
       this.#events.durable(done.segment);
     }
     const end = this.#durableEnd;
+    if (flushes > 0) {
+      const nowUs = this.#context.clock.now();
+      this.#group.answered(flushes, nowUs - sealedUs, nowUs);
+    }
     const done = this.#waiters.filter(({ seq }) => seq < end);
     if (done.length > 0) this.#waiters = this.#waiters.filter(({ seq }) => seq >= end);
     for (const { resolve } of done) resolve();
@@ -389,6 +421,8 @@ export class LogWriter {
   }
 
   #rejectFrom(seq: number, error: BlockError): void {
+    this.#group.failed();
+    for (const each of this.#outgoing) if (each.segment.seq >= seq) each.flushes = 0;
     const failed = this.#waiters.filter((waiter) => waiter.seq >= seq);
     this.#waiters = this.#waiters.filter((waiter) => waiter.seq < seq);
     const noRoom = this.#room;
@@ -433,6 +467,9 @@ export class LogWriter {
     const target = this.#next - 1;
     if (target < this.#durableEnd) return;
     this.#wanted = target;
+    const last = this.#outgoing.at(-1);
+    if (this.#open !== null) this.#group.joined();
+    else if (last !== undefined) last.flushes += 1;
     this.#retry();
     this.#beginTurn();
     return this.whenDurable(target);
@@ -457,7 +494,24 @@ export class LogWriter {
 
   #sealWanted(): void {
     if (this.#open === null || this.#open.seq > this.#wanted || this.#failure !== null) return;
-    if (this.#sentForFlush < FLUSH_PUTS_MAX) this.#seal(true);
+    if (this.#sentForFlush > 0) return;
+    const holdUs = this.#group.holdUs(this.#context.clock.now());
+    if (holdUs > 0) void this.#gather(holdUs);
+    else this.#seal(true);
+  }
+
+  /** Lets others join a flush that could go. */
+  async #gather(holdUs: number): Promise<void> {
+    if (this.#gatherRuns) return;
+    this.#gatherRuns = true;
+    try {
+      await this.#context.clock.sleep(Math.ceil(holdUs / 1000), this.#timers);
+    } catch {
+      return; // at the end of the disk
+    } finally {
+      this.#gatherRuns = false;
+    }
+    this.#sealWanted();
   }
 
   /** Sees that nothing stays in memory for long that nobody flushes. */

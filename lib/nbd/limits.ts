@@ -48,3 +48,5 @@ export const REQUESTS_PER_TURN_MAX = 256;
 export const BULK_FRAME_BYTES_MIN: number = 32 * KIB;
 /** Shortest read, in bytes, whose data go from file to socket by way of a pipe: shorter ones cost less copied. */
 export const POUR_BYTES_MIN: number = 32 * KIB;
+/** Shortest read, in bytes, whose data are sent from storage that is memory: shorter ones are copied. */
+export const LOCATE_BYTES_MIN = 1_024;

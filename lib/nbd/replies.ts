@@ -92,6 +92,17 @@ export class ReplyEncoder {
     setUint64(view, at + 24, length);
   }
 
+  /** Whom a reply is for, from its first bytes. */
+  replyToOf(view: DataView): ReplyTo {
+    const extended = this.style === "extended";
+    return {
+      cookieHigh: view.getUint32(8),
+      cookieLow: view.getUint32(12),
+      offsetHigh: extended ? view.getUint32(16) : 0,
+      offsetLow: extended ? view.getUint32(20) : 0,
+    };
+  }
+
   /** All before the data of a read answered in one piece: `readBytes` bytes. */
   readWhole(view: DataView, at: number, to: ReplyTo, length: number): void {
     if (this.style === "simple") {
@@ -137,7 +148,7 @@ export class ReplyEncoder {
   }
 
   /** A whole reply that says failure, with a message where the style has room for one. */
-  error(to: ReplyTo, error: number, message: string): Uint8Array {
+  error(to: ReplyTo, error: number, message: string): Uint8Array<ArrayBuffer> {
     if (this.style === "simple") {
       const bytes = new Uint8Array(SIMPLE_REPLY_BYTES);
       this.simple(new DataView(bytes.buffer), 0, to, error);

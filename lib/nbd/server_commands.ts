@@ -34,6 +34,7 @@ import {
 import { COMMAND, COMMAND_FLAG, commandName, REPLY_FLAG_DONE, TRANSMISSION } from "./constants.ts";
 import type { HandshakeState } from "./export_info.ts";
 import {
+  LOCATE_BYTES_MIN,
   PAYLOAD_BYTES_MAX,
   POUR_BYTES_MIN,
   SPARSE_READ_BYTES_MIN,
@@ -110,6 +111,8 @@ export interface Served {
   readonly state: HandshakeState;
   /** For replies that are not copied; null if whoever sends them cannot do that. */
   readonly pipes: PipePool | null;
+  /** Data may be sent from storage that is memory. */
+  readonly locates: boolean;
 }
 
 /** Serves the commands of one connection. */
@@ -128,6 +131,7 @@ export class ServerCommands {
   readonly #queue: ReplyQueue;
   readonly #completed: () => void;
   readonly #pipes: PipePool | null;
+  readonly #locates: boolean;
   readonly #readOnly: boolean;
   readonly #flagsAllowed: readonly number[];
   readonly #contexts: readonly StatusContext[];
@@ -138,11 +142,12 @@ export class ServerCommands {
 
   /** Replies go to `queue`; `completed` is called after each request that was done later. */
   constructor(
-    { device, gate, state, pipes }: Served,
+    { device, gate, state, pipes, locates }: Served,
     queue: ReplyQueue,
     completed: () => void,
   ) {
     this.#pipes = pipes;
+    this.#locates = locates;
     this.#device = device;
     this.#gate = gate;
     this.#queue = queue;
@@ -322,6 +327,10 @@ export class ServerCommands {
     const { offset, length } = origin;
     const pipe = this.#pipeFor(offset, length);
     if (pipe !== null) return this.#readPoured(origin, pipe);
+    const address = this.#locates && length >= LOCATE_BYTES_MIN
+      ? this.#device.locate(offset, length)
+      : null;
+    if (address !== null) return this.#readLocated(origin, address);
     const { readBytes } = this.#encoder;
     const queue = this.#queue;
     const room = queue.open(readBytes + length);
@@ -347,6 +356,35 @@ export class ServerCommands {
       else this.#cancel(reply, kept, error);
     });
   }
+
+  /** The data are sent from where they lie. */
+  #readLocated(origin: Origin, address: number): void {
+    const { offset, length } = origin;
+    const device = this.#device, queue = this.#queue;
+    const request = this.#request("read", offset, length, 0, NO_DATA);
+    try {
+      device.submit({ ...request, located: true });
+    } catch (error) {
+      this.#fail(origin, error);
+      return;
+    }
+    const room = queue.open(this.#encoder.readBytes);
+    const at = room.byteOffset + queue.openStart;
+    this.#encoder.readWhole(this.#viewOf(room), at, origin, length);
+    queue.commitLocated(device.map, address, length, this.#replaceLocated);
+  }
+
+  /** The reply to a read of which only the reply's head is left, when its data could not be read. */
+  readonly #replaceLocated = (
+    head: Uint8Array<ArrayBuffer>,
+    cause: unknown,
+  ): Uint8Array<ArrayBuffer> => {
+    const error = toBlockError(cause);
+    const request = { type: COMMAND.READ, flags: 0, length: 0 };
+    const value = nbdErrorOf(error.errno, request, this.#encoder.style);
+    const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
+    return this.#encoder.error(this.#encoder.replyToOf(view), value, clientMessage(error));
+  };
 
   #sendRead(origin: Origin, reply: Reply): void {
     const { bytes } = reply;
@@ -382,7 +420,7 @@ export class ServerCommands {
     else this.#readPieces(origin, pieces);
   }
 
-  /** Reads the pieces that are data into their places in one reply. */
+  /** Reads the pieces that are data into their locates in one reply. */
   #readPieces(origin: Origin, pieces: readonly Piece[]): void {
     const { chunkBytes } = this.#encoder;
     const sizeOf = (piece: Piece): number =>

@@ -17,7 +17,7 @@ import {
   SCARCE_CONNECTION_BYTES,
 } from "../block/limits.ts";
 import type { BufferPool } from "../block/pool.ts";
-import type { Gate } from "../block/request.ts";
+import type { Gate, ReplyVectors } from "../block/request.ts";
 import { ProtocolError } from "../stream/frame.ts";
 import { ReplyQueue } from "../stream/reply_queue.ts";
 import type { BlockingOutput, BlockingSession } from "../stream/session.ts";
@@ -42,6 +42,8 @@ export interface NbdServerSessionOptions {
   readonly unread?: Uint8Array;
   /** For replies that go from a file to a socket without a copy; only a driver that knows tails has them. */
   readonly pipes?: PipePool;
+  /** For data that are sent from storage that is memory; only a driver that knows vectors has them. */
+  readonly vectors?: ReplyVectors;
   /** Unsent replies, in bytes, above which requests wait; OUTPUT_BATCH_BYTES if left out. */
   readonly batchBytes?: number;
 }
@@ -82,7 +84,7 @@ export class NbdServerSession implements BlockingSession {
 
   /** Serves `device` through `gate` as the handshake has settled. */
   constructor(options: NbdServerSessionOptions) {
-    const { device, gate, state, unread, pipes = null } = options;
+    const { device, gate, state, unread, pipes = null, vectors = null } = options;
     this.#extended = state.extended;
     this.#batchBytes = options.batchBytes ?? OUTPUT_BATCH_BYTES;
     const format = state.extended ? EXTENDED_REQUESTS : COMPACT_REQUESTS;
@@ -90,9 +92,9 @@ export class NbdServerSession implements BlockingSession {
     this.#device = device;
     this.#pool = device.pool;
     this.#splitter = new FrameSplitter(format, device.pool);
-    this.#queue = new ReplyQueue(device.pool);
+    this.#queue = new ReplyQueue(device.pool, { vectors });
     this.#commands = new ServerCommands(
-      { device, gate, state, pipes },
+      { device, gate, state, pipes, locates: vectors !== null },
       this.#queue,
       this.#completed,
     );
@@ -191,13 +193,19 @@ export class NbdServerSession implements BlockingSession {
       this.#drain();
       if (!this.#stalled) this.onWake?.();
     }
-    const output = this.#queue.takeOutput();
+    const output = this.#observed(this.#queue.takeOutput());
     if (output === null || !this.#stalled) return output;
     const release = (): void => {
       output.release();
       if (this.#stalled && !this.#full()) this.onWake?.();
     };
-    return { bytes: output.bytes, tail: output.tail, release };
+    return { ...output, release };
+  }
+
+  /** Data that are sent from storage that is memory are read only then: the Device shall know if that is slow. */
+  #observed(output: BlockingOutput | null): BlockingOutput | null {
+    if (output === null || output.vector === null) return output;
+    return { ...output, sentIn: (us, bytes) => this.#device.noteSent(us, bytes) };
   }
 
   /**
@@ -278,6 +286,7 @@ export class NbdServerSession implements BlockingSession {
       else if (type === COMMAND.WRITE) this.#device.willSubmit("write", offset, length);
       at += this.#headerBytes + (type === COMMAND.WRITE ? length : 0);
     }
+    this.#device.toldAhead();
   }
 
   /** Serves one request; false if there is none that can be served now. */

@@ -4,10 +4,14 @@
  * until they succeed or their signal aborts. The log says when waiting begins, now and then that it goes
  * on, and when it is over.
  *
+ * When the signal of the context aborts, waiting is over: what fails then fails with what was wrong. Calls that
+ * are under way, or begin then, are not cut off unless no answer comes.
+ *
  * @module
  */
 import type { Clock, Log, Random } from "../block/context.ts";
-import { HOLD_NEWS_MS, HOLD_PAUSE_FIRST_MS, HOLD_PAUSE_MS_MAX } from "./limits.ts";
+import { BlockError } from "../block/errors.ts";
+import { HOLD_NEWS_MS, HOLD_PAUSE_FIRST_MS, HOLD_PAUSE_MS_MAX, LAST_CALL_MS } from "./limits.ts";
 import {
   type ByteRange,
   type ObjectEntry,
@@ -79,30 +83,51 @@ class Patient implements PatientStore {
     signal: AbortSignal | undefined,
     call: (options: StoreCallOptions) => Promise<T>,
   ): Promise<T> {
-    const { signal: end } = this.#context;
-    const either = signal === undefined ? end : AbortSignal.any([signal, end]);
-    for (let round = 0;; round += 1) {
-      try {
-        const result = await call(signal === undefined ? {} : { signal });
-        this.#succeeded();
-        return result;
-      } catch (error) {
-        if (!this.#waits || !(error instanceof StoreError) || isFinal(error)) throw error;
-        if (end.aborted) throw error;
-        this.#failed(error);
-        await this.#pause(round, either, error);
+    const { signal: end } = this.#context, late = new AbortController();
+    const { signal: cut } = late;
+    const either = signal === undefined ? cut : AbortSignal.any([signal, cut]);
+    const isOver = new AbortController();
+    const onEnd = (): void => void this.#cutLater(late, isOver.signal);
+    if (end.aborted) onEnd();
+    end.addEventListener("abort", onEnd);
+    try {
+      for (let round = 0;; round += 1) {
+        try {
+          const result = await call({ signal: either });
+          this.#succeeded();
+          return result;
+        } catch (error) {
+          if (!this.#waits || !(error instanceof StoreError) || isFinal(error)) throw error;
+          if (end.aborted) throw error;
+          this.#failed(error);
+          await this.#pause(round, AbortSignal.any([either, end]));
+        }
       }
+    } finally {
+      end.removeEventListener("abort", onEnd);
+      isOver.abort();
     }
   }
 
-  async #pause(round: number, signal: AbortSignal, error: StoreError): Promise<void> {
+  /** Ends a call that nobody answers. */
+  async #cutLater(call: AbortController, isOver: AbortSignal): Promise<void> {
+    try {
+      await this.#context.clock.sleep(LAST_CALL_MS, isOver);
+    } catch {
+      return; // it has ended by itself
+    }
+    const message = `${this.name} does not answer: given up after ${LAST_CALL_MS / 1000} s`;
+    call.abort(new BlockError("ETIMEDOUT", message));
+  }
+
+  async #pause(round: number, signal: AbortSignal): Promise<void> {
     const { clock, random, signal: end } = this.#context;
     const bound = Math.min(HOLD_PAUSE_MS_MAX, HOLD_PAUSE_FIRST_MS * 2 ** Math.min(round, 20));
     try {
       await clock.sleep(bound / 2 + random.uint32() / 2 ** 32 * bound / 2, signal);
     } catch (reason) {
-      // Whoever waits for a call of a target that ends is told what was wrong, not that it ends.
-      throw end.aborted ? error : reason;
+      // When waiting ends the call is made once more: what it fails with then is what was wrong.
+      if (!end.aborted) throw reason;
     }
   }
 

@@ -7,6 +7,7 @@
  * @module
  */
 import type { BufferPool, PooledBuffer } from "../block/pool.ts";
+import type { ReplyVector, ReplyVectors, StorageMap } from "../block/request.ts";
 import { ARENA_BYTES, ARENA_REPLY_BYTES_MAX } from "./limits.ts";
 import type { BlockingOutput, OutputTail } from "./session.ts";
 
@@ -37,8 +38,23 @@ interface Run {
   readonly start: number;
   end: number;
   /** What follows it; nothing is added to such a run. */
-  tail: OutputTail | null;
+  readonly tail: OutputTail | null;
+  /** Null for a run that is no more than that. */
+  readonly gathered: Gathered | null;
 }
+
+/** Finished replies that lie in several arenas and in storage that is memory. */
+interface Gathered {
+  readonly vector: ReplyVector;
+  /** Each as often as there are pieces of it. */
+  readonly arenas: Arena[];
+  bytes: number;
+}
+
+const NOTHING = new Uint8Array(0);
+
+/** Its header, and its data. */
+const PIECES_OF_A_REPLY = 2;
 
 // What only a Region calls on its queue; assigned inside the class, so that it stays private.
 let finish: (queue: ReplyQueue, region: Region, send: boolean) => void;
@@ -84,6 +100,8 @@ class Region implements Reply {
 
 /** Settings of a reply queue. */
 export interface ReplyQueueOptions {
+  /** Where vectors come from, for `commitLocated`. */
+  readonly vectors?: ReplyVectors | null;
   /** Bytes of an arena; ARENA_BYTES if not told. Replies of more than a quarter of it get their own buffer. */
   readonly arenaBytes?: number;
 }
@@ -112,6 +130,7 @@ export class ReplyQueue {
   }
 
   readonly #pool: BufferPool;
+  readonly #vectors: ReplyVectors | null;
   readonly #arenaBytes: number;
   readonly #packedMax: number;
   /** The arena that is being filled. */
@@ -130,6 +149,7 @@ export class ReplyQueue {
   /** A queue with its memory from `pool`; an idle one holds none. */
   constructor(pool: BufferPool, options: ReplyQueueOptions = {}) {
     this.#pool = pool;
+    this.#vectors = options.vectors ?? null;
     this.#arenaBytes = options.arenaBytes ?? ARENA_BYTES;
     this.#packedMax = Math.min(ARENA_REPLY_BYTES_MAX, this.#arenaBytes / 4);
   }
@@ -186,11 +206,46 @@ export class ReplyQueue {
 
   /** The same, with data behind it that are in a pipe: the queue owns that now. */
   commitWith(tail: OutputTail): void {
-    this.commit();
-    const last = this.#runs[this.#runs.length - 1];
-    if (last === undefined) throw new Error("Cannot add a tail: the reply is not there");
-    last.tail = tail;
+    const arena = this.#takeOpened();
+    this.#runs.push({ arena, start: this.openStart, end: arena.used, tail, gathered: null });
     this.#unsentBytes += tail.pipe.bytes;
+  }
+
+  /**
+   * The same, with data behind it that lie at an address of storage that is memory; needs `vectors`. `replace`
+   * makes what is sent in place of such a reply if its data cannot be read: it is the same for all.
+   */
+  commitLocated(
+    map: StorageMap,
+    address: number,
+    length: number,
+    replace: ReplyVector["replace"],
+  ): void {
+    const arena = this.#takeOpened();
+    const gathered = this.#gather(arena, map);
+    gathered.vector.addMemory(
+      arena.buffer.bytes.buffer,
+      arena.buffer.bytes.byteOffset + this.openStart,
+      arena.used - this.openStart,
+    );
+    gathered.vector.addMapped(map, address, length);
+    gathered.vector.headBytes = arena.used - this.openStart;
+    gathered.vector.replace = replace;
+    gathered.arenas.push(arena);
+    gathered.bytes += arena.used - this.openStart + length;
+    this.#unsentBytes += length;
+  }
+
+  /** The run that replies from this arena and map are added to. */
+  #gather(arena: Arena, map: StorageMap): Gathered {
+    const last = this.#runs[this.#runs.length - 1]?.gathered ?? null;
+    if (last !== null && last.vector.room >= PIECES_OF_A_REPLY && last.vector.takes(map)) {
+      return last;
+    }
+    if (this.#vectors === null) throw new Error("Cannot add data: there are no vectors");
+    const gathered: Gathered = { vector: this.#vectors.take(), arenas: [], bytes: 0 };
+    this.#runs.push({ arena, start: 0, end: 0, tail: null, gathered });
+    return gathered;
   }
 
   /** The reply that was opened is not sent; its room is used again. */
@@ -235,11 +290,13 @@ export class ReplyQueue {
       this.#runs.length = 0;
       this.#taken = 0;
     }
+    if (run.gathered !== null) return this.#gatheredOutput(run.gathered);
     const { arena, start, end, tail } = run;
     const tailBytes = tail === null ? 0 : tail.pipe.bytes;
     let released = false;
     return {
       tail,
+      vector: null,
       bytes: arena.buffer.bytes.subarray(start, end),
       release: (): void => {
         if (released) throw new Error("Cannot release an output: it was released before");
@@ -249,6 +306,26 @@ export class ReplyQueue {
         tail?.release();
       },
     };
+  }
+
+  #gatheredOutput(gathered: Gathered): BlockingOutput {
+    let released = false;
+    return {
+      tail: null,
+      bytes: NOTHING,
+      vector: gathered.vector,
+      release: (): void => {
+        if (released) throw new Error("Cannot release an output: it was released before");
+        released = true;
+        this.#dropGathered(gathered);
+      },
+    };
+  }
+
+  #dropGathered({ vector, arenas, bytes }: Gathered): void {
+    this.#unsentBytes -= bytes;
+    this.#vectors?.give(vector);
+    for (const arena of arenas) this.#dereference(arena);
   }
 
   /**
@@ -261,6 +338,10 @@ export class ReplyQueue {
     for (let i = this.#taken; i < this.#runs.length; i++) {
       const run = this.#runs[i];
       if (run === undefined) continue;
+      if (run.gathered !== null) {
+        this.#dropGathered(run.gathered);
+        continue;
+      }
       const { arena, start, end, tail } = run;
       this.#drop(arena, end - start + (tail === null ? 0 : tail.pipe.bytes));
       tail?.release();
@@ -300,13 +381,21 @@ export class ReplyQueue {
   /** Makes bytes ready to be sent, together with those before them if they follow on. */
   #enqueue(arena: Arena, start: number, end: number): void {
     const last = this.#runs[this.#runs.length - 1];
-    if (
-      last !== undefined && last.arena === arena && last.end === start && last.tail === null
+    if (last !== undefined && last.gathered !== null && last.gathered.vector.room > 0) {
+      // One call sends it together with those before it.
+      const { vector, arenas } = last.gathered;
+      const { bytes } = arena.buffer;
+      vector.addMemory(bytes.buffer, bytes.byteOffset + start, end - start);
+      arenas.push(arena);
+      last.gathered.bytes += end - start;
+    } else if (
+      last !== undefined && last.gathered === null && last.arena === arena &&
+      last.end === start && last.tail === null
     ) {
       last.end = end;
       arena.references -= 1;
     } else {
-      this.#runs.push({ arena, start, end, tail: null });
+      this.#runs.push({ arena, start, end, tail: null, gathered: null });
     }
   }
 

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { ReplyPipe } from "../block/request.ts";
+import type { ReplyPipe, ReplyVector } from "../block/request.ts";
 
 /** Bytes on their way out. A PooledBuffer is one. */
 export interface OutputBuffer<B extends ArrayBufferLike = ArrayBufferLike> {
@@ -26,6 +26,10 @@ export interface OutputTail {
 export interface BlockingOutput extends OutputBuffer<ArrayBuffer> {
   /** What is sent behind `bytes`; null for most outputs. */
   readonly tail: OutputTail | null;
+  /** What is sent in place of `bytes`, which are empty then; null for most outputs. */
+  readonly vector: ReplyVector | null;
+  /** Wants to know how long it took to hand so many bytes of it to the kernel, in µs. */
+  sentIn?(us: number, bytes: number): void;
 }
 
 /** A protocol over bytes. It opens nothing and reads no clock; every driver can run it. */

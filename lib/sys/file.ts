@@ -31,6 +31,7 @@ import {
   fileStatus,
 } from "./file_status.ts";
 import { type Libc, libc } from "./libc.ts";
+import { mapFile, type MemoryMap } from "./memory_map.ts";
 import type { Pipe } from "./pipe.ts";
 import { SystemError } from "./system_error.ts";
 
@@ -255,6 +256,11 @@ class BufferedFile extends PlainFile {
         if (errno !== EINTR) fail("read", this.path);
       }
     }
+  }
+
+  map(): MemoryMap | null {
+    if (this.isBlockDevice) return null;
+    return mapFile(this.descriptor, this.size(), (into, offset) => this.read(into, offset));
   }
 
   #pourCopy(pipe: Pipe, offset: number, length: number): void {

@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { MemoryMap } from "./memory_map.ts";
 import type { Pipe } from "./pipe.ts";
 
 /** How to open a file. */
@@ -52,6 +53,11 @@ export interface RawFile {
    * system can; absent where it never can. After an error the pipe may hold some of them.
    */
   pour?(pipe: Pipe, offset: number, length: number): void;
+  /**
+   * The file in memory, as long as it is now, for system calls to read from; null where that cannot be done.
+   * The caller releases it. Absent where it never can.
+   */
+  map?(): MemoryMap | null;
   /** Writes all of `from` at `offset`. */
   write(from: Uint8Array, offset: number): void;
   /** fdatasync on this thread: may block for long. */

@@ -6,6 +6,7 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { firstDifference } from "../block/compare.ts";
 import { Device } from "../block/device.ts";
 import { hasErrno } from "../block/errors.ts";
 import { EXTENTS_PER_CALL_MAX } from "../block/limits.ts";
@@ -18,7 +19,7 @@ import {
   type Operation,
 } from "../block/request.ts";
 import type { Backend, Extent, Geometry, Maybe, ZeroOptions } from "../block/types.ts";
-import { firstDifference, isZero } from "./bytes.ts";
+import { allAre } from "./bytes.ts";
 import { collectedLog, testClock } from "./context.ts";
 
 /** How a case reaches the storage. */
@@ -46,11 +47,6 @@ interface Guarded {
 function guarded(length: number): Guarded {
   const whole = new Uint8Array(length + 2 * GUARD_BYTES).fill(FILLER);
   return { whole, bytes: whole.subarray(GUARD_BYTES, GUARD_BYTES + length) };
-}
-
-function allAre(bytes: Uint8Array, value: number): boolean {
-  for (let at = 0; at < bytes.length; at += 1) if (bytes[at] !== value) return false;
-  return true;
 }
 
 function flagsOf(options: ZeroOptions): number {
@@ -321,6 +317,9 @@ export async function expectZero(
   const starts = length <= piece ? [offset] : [offset, offset + length - piece];
   for (const start of starts) {
     const bytes = await subject.read(start, Math.min(piece, length));
-    assert.ok(isZero(bytes), `${bytes.length} bytes at ${start} are not all zero after ${after}`);
+    assert.ok(
+      allAre(bytes, 0),
+      `${bytes.length} bytes at ${start} are not all zero after ${after}`,
+    );
   }
 }

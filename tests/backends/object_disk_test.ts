@@ -60,7 +60,11 @@ class Folder {
   }
 
   reopen(): Promise<Backend> {
-    return open(`dir:${this.#path}?on-error=fail`, { signal: this.#host.signal });
+    const { signal: host } = this.#host;
+    // A host without power has no time either.
+    const sleep: Clock["sleep"] = (ms, signal) =>
+      hasty.sleep(ms, signal === undefined ? host : AbortSignal.any([signal, host]));
+    return open(`dir:${this.#path}?on-error=fail`, { signal: host, clock: { ...hasty, sleep } });
   }
 
   /** What a crash at this moment leaves: every file is whole once it can be seen. */

@@ -112,6 +112,22 @@ Deno.test("CrashFiles forgets a size that was not flushed", () => {
   assert.equal(files.open("disk", OPEN).size(), 100);
 });
 
+Deno.test("CrashFiles reads zeroes where a file was cut off and grew again", () => {
+  const files = new CrashFiles({ seed: 1, survival: 0 });
+  const disk = files.open("disk", OPEN);
+  const into = new Uint8Array(OPEN.createSize);
+  disk.write(into.map(() => 7), 0);
+  disk.flush();
+  for (const size of [1000, 3000, 2000, 9000]) disk.truncate(size);
+  disk.read(into, 0);
+  assert.deepEqual(into, into.map((_, at) => at < 1000 ? 7 : 0));
+  assert.equal(disk.size(), 9000);
+  files.crash();
+  const found = files.open("disk", OPEN);
+  found.read(into, 0);
+  assert.deepEqual([found.size(), into.every((byte) => byte === 7)], [into.length, true]);
+});
+
 Deno.test("CrashFiles locks files until they are closed or the machine crashes", () => {
   const files = new CrashFiles({ seed: 1 });
   const disk = files.open("disk", OPEN);

@@ -16,11 +16,12 @@ function simulate(depth: number, each_us: number, turns: number): Outcome {
   const gather = new GatherPause();
   let sum = 0, lost_us = 0, longest_us = 0;
   // Replies that the client has not taken, and requests that the server has not.
-  let unread = depth - 1, waiting = 1;
+  let unread = depth - 1, waiting = 1, sent = depth;
   for (let turn = 0; turn < turns; turn++) {
     const requests = waiting;
     sum += requests;
-    gather.turn(requests, unread === 0);
+    gather.turn(requests, unread / Math.max(1, sent));
+    sent = requests;
     unread += requests;
     const pause_us = gather.next_us;
     longest_us = Math.max(longest_us, pause_us);
@@ -53,16 +54,28 @@ Deno.test("GatherPause tries ever less often where few requests are under way", 
 
 Deno.test("GatherPause forgets when nothing comes, and shrinks when a client waited", () => {
   const gather = new GatherPause();
-  gather.turn(1, false);
+  gather.turn(1, 1);
   assert.equal(gather.next_us, GATHER_US_MIN);
-  for (let turn = 0; turn < 100; turn++) gather.turn(1, false);
+  for (let turn = 0; turn < 100; turn++) gather.turn(1, 1);
   assert.equal(gather.next_us, GATHER_US_MAX);
-  gather.turn(1, true);
+  gather.turn(1, 0);
   assert.equal(gather.next_us, GATHER_US_MAX / 2);
-  gather.turn(0, false);
+  gather.turn(0, Infinity);
   assert.equal(gather.next_us, 0);
-  for (let turn = 0; turn < 100_000; turn++) gather.turn(1, turn % 2 === 1);
+  for (let turn = 0; turn < 100_000; turn++) gather.turn(1, turn % 2 === 1 ? 0 : 1);
   let turns = 0;
-  for (; gather.next_us === 0; turns++) gather.turn(1, false);
+  for (; gather.next_us === 0; turns++) gather.turn(1, 1);
   assert.ok(turns <= GATHER_RETRY_TURNS_MAX + 1, `${turns} turns`);
+});
+
+Deno.test("GatherPause gets shorter before a client has to wait, and stays as it is in between", () => {
+  const gather = new GatherPause();
+  for (let turn = 0; turn < 10; turn++) gather.turn(1, 1);
+  const long_us = gather.next_us;
+  gather.turn(1, 0.4);
+  assert.equal(gather.next_us, long_us);
+  gather.turn(1, 0.1);
+  assert.ok(gather.next_us < long_us && gather.next_us > long_us / 2);
+  for (let turn = 0; turn < 100; turn++) gather.turn(1, 0.1);
+  assert.equal(gather.next_us, GATHER_US_MIN);
 });

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import type { Device } from "../../lib/block/device.ts";
 import { OPEN_GATE } from "../../lib/block/request.ts";
 import { SessionLoop } from "../../lib/driver/session_loop.ts";
+import type { VectorPool } from "../../lib/sys/io_vector.ts";
 import type { PipePool } from "../../lib/sys/pipe.ts";
 import { closeEvent, openEvent } from "../../lib/sys/poll.ts";
 import {
@@ -83,7 +84,8 @@ export interface Bed {
 /** Runs `fn` with a loop over `settings.device`, or a disk in memory of 1 MiB whose bytes are their offsets. */
 export async function withLoop(
   fn: (bed: Bed) => void | Promise<void>,
-  settings: { scarce?: () => boolean; device?: Device; pipes?: PipePool } = {},
+  settings: { scarce?: () => boolean; device?: Device; pipes?: PipePool; vectors?: VectorPool } =
+    {},
 ): Promise<void> {
   await using device = settings.device ?? deviceOver(ram().backend);
   const wakeFd = openEvent();
@@ -103,7 +105,11 @@ export async function withLoop(
     const [here, there] = openSocketPair();
     const client = new Client(here);
     const id = clients.push(client) - 1;
-    loop.add(id, there, sessionFor(device, "simple", {}, OPEN_GATE, settings.pipes));
+    loop.add(
+      id,
+      there,
+      sessionFor(device, "simple", {}, OPEN_GATE, settings.pipes, settings.vectors),
+    );
     return { client, id };
   };
   try {

@@ -128,33 +128,6 @@ Deno.test("LogDisk shares an object among the durable writes of one turn", async
   await disk[Symbol.asyncDispose]();
 });
 
-Deno.test("LogDisk lets durable writes join while others are on their way", async () => {
-  const held: (() => void)[] = [];
-  let holds = false;
-  const plan: StorePlan = {
-    fate: () => "done",
-    pass: ({ verb }, point) => {
-      if (!holds || verb !== "create" || point !== "before") return;
-      return new Promise((resolve) => void held.push(resolve));
-    },
-  };
-  const setting = await made();
-  const disk = await setting.attach({}, plan), before = setting.store.counts.puts;
-  holds = true;
-  const done: unknown[] = [];
-  for (let index = 0; index < 20; index += 1) {
-    done.push(disk.write(filled(9), index * 8192, FUA));
-    await Promise.resolve();
-    await Promise.resolve();
-  }
-  assert.equal(setting.store.counts.puts - before, 2, "two are on their way, the others wait");
-  holds = false;
-  for (const go of held) go();
-  await Promise.all(done);
-  assert.equal(setting.store.counts.puts - before, 3);
-  await disk[Symbol.asyncDispose]();
-});
-
 Deno.test("LogDisk makes writes wait while too much is not durable", async () => {
   let holds = true;
   const held: (() => void)[] = [];

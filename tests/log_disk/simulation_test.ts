@@ -7,7 +7,15 @@ import assert from "node:assert/strict";
 import { Collector } from "../../lib/log_disk/gc/collector.ts";
 import { LogDisk } from "../../lib/log_disk/log_disk.ts";
 import { withTempDir } from "../support/tools.ts";
-import { loadWithBug, PLANTED_BUGS } from "./simulation/planted.ts";
+import { openManagedDisk } from "../../lib/log_disk/managed_disk.ts";
+import { cloneVolume } from "../../lib/log_disk/tools/clone.ts";
+import {
+  type FamilyEngine,
+  type FamilyOutcome,
+  familyScenarioOf,
+  simulateFamily,
+} from "./simulation/family.ts";
+import { loadWithBug, PLANTED_BUGS, PLANTED_FAMILY_BUGS } from "./simulation/planted.ts";
 import {
   type Engine,
   type Outcome,
@@ -22,6 +30,9 @@ const ENGINE: Engine = { LogDisk, Collector };
 const SEEDS = 1000;
 /** Seeds after which a planted bug counts as not found. */
 const SEEDS_TO_FIND = 400;
+const FAMILY_ENGINE: FamilyEngine = { openManagedDisk, cloneVolume };
+/** Seeds of the suite's share of families of volumes. */
+const FAMILY_SEEDS = 150;
 
 /** A run whose failure names its seed. */
 async function runSeed(seed: number): Promise<Outcome> {
@@ -90,6 +101,56 @@ for (const bug of PLANTED_BUGS) {
       for (let seed = 0; seed < SEEDS_TO_FIND; seed += 1) {
         try {
           await simulate(engine, scenarioOf(seed));
+        } catch (error) {
+          assert.ok(error instanceof assert.AssertionError, `seed ${seed}: ${String(error)}`);
+          return;
+        }
+      }
+      assert.fail(`not found within ${SEEDS_TO_FIND} seeds`);
+    });
+  });
+}
+
+/** A run of a family of volumes whose failure names its seed. */
+async function runFamily(seed: number): Promise<FamilyOutcome> {
+  try {
+    return await simulateFamily(FAMILY_ENGINE, familyScenarioOf(seed));
+  } catch (error) {
+    throw new Error(`Seed ${seed} of families fails: ${String(error)}`, { cause: error });
+  }
+}
+
+Deno.test("disks with snapshots, clones and caches lose nothing, whoever resizes, deletes or is killed", async () => {
+  const counts: Record<string, number> = {};
+  for (let seed = 0; seed < FAMILY_SEEDS; seed += 1) {
+    for (const [what, count] of Object.entries((await runFamily(seed)).counts)) {
+      counts[what] = (counts[what] ?? 0) + count;
+    }
+  }
+  const often = ["open", "flush", "read", "resize", "snapshot", "objects deleted", "killed"];
+  for (const what of often) {
+    assert.ok((counts[what] ?? 0) >= FAMILY_SEEDS / 2, `${what}: ${counts[what]}`);
+  }
+  for (const what of ["clone", "read snapshot", "delete snapshot"]) {
+    assert.ok((counts[what] ?? 0) >= FAMILY_SEEDS / 10, `${what}: ${counts[what]}`);
+  }
+});
+
+Deno.test("a simulation of a family of the same seed is the same run", async () => {
+  for (const seed of [1, 2, 3]) {
+    const first = await runFamily(seed), second = await runFamily(seed);
+    assert.ok(first.calls.length > 50);
+    assert.deepEqual(second, first);
+  }
+});
+
+for (const bug of PLANTED_FAMILY_BUGS) {
+  Deno.test(`simulations of families find it when ${bug.name}`, async () => {
+    await withTempDir(async (folder) => {
+      const engine = await loadWithBug(bug, folder);
+      for (let seed = 0; seed < SEEDS_TO_FIND; seed += 1) {
+        try {
+          await simulateFamily(engine, familyScenarioOf(seed));
         } catch (error) {
           assert.ok(error instanceof assert.AssertionError, `seed ${seed}: ${String(error)}`);
           return;

@@ -1,15 +1,20 @@
 /**
- * Simulations of log-structured disks at length: `soak.ts [FIRST [COUNT]]` runs seeds and prints those that
- * fail. Exit code 1 if one does.
+ * Simulations of log-structured disks at length: `soak.ts [FIRST [COUNT]]` runs seeds, of single volumes and, a
+ * fifth as many, of families of volumes, and prints those that fail. Exit code 1 if one does.
  *
  * @module
  */
 import { Collector } from "../../lib/log_disk/gc/collector.ts";
 import { LogDisk } from "../../lib/log_disk/log_disk.ts";
+import { openManagedDisk } from "../../lib/log_disk/managed_disk.ts";
+import { cloneVolume } from "../../lib/log_disk/tools/clone.ts";
+import { familyScenarioOf, simulateFamily } from "./simulation/family.ts";
 import { scenarioOf, simulate } from "./simulation/run.ts";
 
 /** Seeds, if not told; seeds between two lines about progress. */
 const COUNT = 10_000, PROGRESS = 500;
+/** Seeds of single volumes for each of a family. */
+const SINGLES = 5;
 
 function say(line: string): void {
   Deno.stderr.writeSync(new TextEncoder().encode(`${line}\n`));
@@ -17,14 +22,26 @@ function say(line: string): void {
 
 const [first = 1_000, count = COUNT] = Deno.args.map(Number);
 let failed = 0;
-for (let seed = first; seed < first + count; seed += 1) {
+
+async function run(what: string, work: () => Promise<unknown>): Promise<void> {
   try {
-    await simulate({ LogDisk, Collector }, scenarioOf(seed));
+    await work();
   } catch (error) {
     failed += 1;
-    say(`Seed ${seed} fails: ${error instanceof Error ? error.stack : String(error)}`);
+    say(`${what} fails: ${error instanceof Error ? error.stack : String(error)}`);
+  }
+}
+
+for (let seed = first; seed < first + count; seed += 1) {
+  await run(`Seed ${seed}`, () => simulate({ LogDisk, Collector }, scenarioOf(seed)));
+  if (seed % SINGLES === 0) {
+    const scenario = familyScenarioOf(seed);
+    await run(
+      `Seed ${seed} of families`,
+      () => simulateFamily({ openManagedDisk, cloneVolume }, scenario),
+    );
   }
   if ((seed - first + 1) % PROGRESS === 0) say(`${seed - first + 1} of ${count} seeds`);
 }
-say(`${failed} of ${count} seeds fail`);
+say(`${failed} runs of ${count} seeds fail`);
 Deno.exit(failed === 0 ? 0 : 1);

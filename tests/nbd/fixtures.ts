@@ -17,6 +17,7 @@ import {
   transmissionFlags,
 } from "../../lib/nbd/export_info.ts";
 import { NbdServerSession } from "../../lib/nbd/server_session.ts";
+import type { VectorPool } from "../../lib/sys/io_vector.ts";
 import type { PipePool } from "../../lib/sys/pipe.ts";
 import type { ByteSession } from "../../lib/stream/session.ts";
 import { ManualClock, MemoryLog } from "../support/context.ts";
@@ -249,9 +250,16 @@ export function sessionFor(
   different: Partial<HandshakeState> = {},
   gate: Gate = OPEN_GATE,
   pipes: PipePool | null = null,
+  vectors: VectorPool | null = null,
 ): NbdServerSession {
   const state = stateFor(device, style, different);
-  return new NbdServerSession({ device, gate, state, ...(pipes === null ? {} : { pipes }) });
+  return new NbdServerSession({
+    device,
+    gate,
+    state,
+    ...(pipes === null ? {} : { pipes }),
+    ...(vectors === null ? {} : { vectors }),
+  });
 }
 
 /** The bytes of a compact request. */

@@ -11,6 +11,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { CrashFiles } from "../support/crash_files.ts";
 import type { JsonValue } from "../../lib/block/image.ts";
+import { allAre } from "../../lib/testing/bytes.ts";
 import { qemuCheck, qemuContent, qemuCreate, qemuIo } from "../support/qemu_image.ts";
 import {
   type CrashState,
@@ -134,7 +135,7 @@ class History {
     if (!isSize) return `the disk has ${found.length} bytes`;
     for (let at = 0; at < found.length; at += SECTOR_BYTES) {
       const byte = found[at] ?? -1, flushed = settled.content[at] ?? 0;
-      const whole = found.subarray(at, at + SECTOR_BYTES).every((each) => each === byte);
+      const whole = allAre(found.subarray(at, at + SECTOR_BYTES), byte);
       if (whole && (byte === flushed || later.get(at / SECTOR_BYTES)?.has(byte) === true)) continue;
       const also = [...later.get(at / SECTOR_BYTES) ?? []].join(", ") || "nothing";
       return `byte ${at} is ${byte}${

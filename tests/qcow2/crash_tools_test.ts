@@ -6,6 +6,7 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { firstDifference } from "../../lib/block/compare.ts";
 import type { ImageTools } from "../../lib/block/image.ts";
 import { CrashFiles } from "../support/crash_files.ts";
 import { qemuCheck, qemuContent, qemuCreate, qemuImg, qemuIo } from "../support/qemu_image.ts";
@@ -61,7 +62,7 @@ async function crashes({ make, act, worst = 0 }: Trial): Promise<number> {
       assert.ok([0, 3, worst].includes(code), `${what}: qemu-img check ends with ${code}: ${text}`);
       await using image = await openImage(path, "qcow2", { readOnly: true });
       const found = (await readAll(image.device)).subarray(0, expected.length);
-      const at = found.findIndex((byte, index) => byte !== expected[index]);
+      const at = firstDifference(found, expected);
       assert.equal(at, -1, `${what}: byte ${at} is ${found[at]} instead of ${expected[at]}`);
       count += 1;
     }

@@ -8,6 +8,7 @@
 import assert from "node:assert/strict";
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
+import { firstDifference } from "../../lib/block/compare.ts";
 import {
   assertSame,
   joinRuns,
@@ -85,9 +86,9 @@ async function ourContent(path: string, format: Format): Promise<Uint8Array> {
   return await readAll(image.device);
 }
 
-function firstDifference(left: Uint8Array, right: Uint8Array): string | null {
+function differenceText(left: Uint8Array, right: Uint8Array): string | null {
   if (left.length !== right.length) return `${left.length} bytes instead of ${right.length}`;
-  const at = left.findIndex((byte, index) => byte !== right[index]);
+  const at = firstDifference(left, right);
   return at < 0 ? null : `byte ${at} is ${left[at]} instead of ${right[at]}`;
 }
 
@@ -116,7 +117,7 @@ async function checkpoint(
   const { format } = twins;
   await ours.close();
   await theirs.close();
-  const wrong = firstDifference(await ourContent(ours.path, format), model.content);
+  const wrong = differenceText(await ourContent(ours.path, format), model.content);
   assert.equal(wrong, null, `our content: ${wrong}`);
   await assertSame([ours.path, format], [theirs.path, format], "the script");
   if (format === "raw") return; // what is a hole is the file system's business
@@ -134,7 +135,7 @@ async function checkpoint(
   for (const path of [theirs.path, ours.path]) {
     // QEMU makes the file whole clusters long.
     const data = (await Deno.readFile(`${path}.data`)).subarray(0, model.content.length);
-    const difference = firstDifference(data, model.content);
+    const difference = differenceText(data, model.content);
     assert.equal(difference, null, `the data file ${path}.data: ${difference}`);
   }
 }

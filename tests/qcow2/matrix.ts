@@ -6,6 +6,7 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { firstDifference } from "../../lib/block/compare.ts";
 import type { JsonValue } from "../../lib/block/image.ts";
 import type { Device } from "../../lib/block/device.ts";
 import { describeOptions } from "../../lib/block/options.ts";
@@ -269,8 +270,8 @@ async function zeroRuns(device: Device): Promise<MapRun[]> {
 }
 
 function assertBytes(found: Uint8Array, expected: Uint8Array, what: string): void {
-  if (found.length === expected.length && found.every((byte, at) => byte === expected[at])) return;
-  const at = found.findIndex((byte, index) => byte !== expected[index]);
+  const at = firstDifference(found, expected);
+  if (at < 0) return;
   assert.fail(`${what}: byte ${at} is ${found[at]} instead of ${expected[at]}`);
 }
 

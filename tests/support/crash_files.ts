@@ -18,6 +18,7 @@ import type {
   RawFile,
 } from "../../lib/sys/file_access.ts";
 import { SystemError } from "../../lib/sys/system_error.ts";
+import { allAre } from "../../lib/testing/bytes.ts";
 import { SeededRandom } from "./context.ts";
 
 /** Unit that is written whole or not at all. */
@@ -42,10 +43,18 @@ type Change =
   | { readonly kind: "zero"; readonly offset: number; readonly length: number }
   | { readonly kind: "size"; readonly size: number };
 
+/**
+ * The content at another size, in place of the one that is given. A view of a buffer with room behind
+ * it, all zero, so that a file which grows write by write is not copied with each of them.
+ */
 function resized(content: Uint8Array, size: number): Uint8Array {
-  const next = new Uint8Array(size);
-  next.set(content.subarray(0, size));
-  return next;
+  if (size > content.buffer.byteLength) {
+    const roomy = new Uint8Array(Math.max(size, 2 * content.length));
+    roomy.set(content);
+    return roomy.subarray(0, size);
+  }
+  content.fill(0, size);
+  return new Uint8Array(content.buffer, 0, size);
 }
 
 /** The content after a change; changed in place where the size allows it. */
@@ -225,7 +234,7 @@ class OpenFile implements RawFile {
     for (let at = offset; at < offset + length;) {
       const end = Math.min((Math.floor(at / BLOCK_BYTES) + 1) * BLOCK_BYTES, offset + length);
       const block = at - at % BLOCK_BYTES;
-      const data = cached.subarray(block, block + BLOCK_BYTES).some((byte) => byte !== 0);
+      const data = !allAre(cached.subarray(block, block + BLOCK_BYTES), 0);
       const last = found.at(-1);
       if (last?.data === data) last.length += end - at;
       else if (found.length === countMax) break;

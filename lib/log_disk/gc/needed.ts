@@ -4,6 +4,8 @@
  *
  * @module
  */
+import { BlockError, toBlockError } from "../../block/errors.ts";
+import { StoreError } from "../../object_store/types.ts";
 import type { DiskContext } from "../context.ts";
 import type { SnapshotDescription } from "../description.ts";
 import { loadSnapshot, type Volume } from "../load.ts";
@@ -26,6 +28,31 @@ export async function neededBySnapshot(
   const live = new Set<number>();
   for (const { seq, liveBytes } of map.objects(0)) if (liveBytes > 0) live.add(seq);
   return { has: (seq) => seq > base && seq <= last || live.has(seq) };
+}
+
+/**
+ * The same for who deletes the rest: a snapshot that is damaged, or that its writer had not finished when
+ * it was killed, keeps all that it could need, until somebody deletes it. Throws what the store throws.
+ */
+export async function neededOrAll(
+  volume: Volume,
+  snapshot: SnapshotDescription,
+  context: DiskContext,
+): Promise<Needed> {
+  try {
+    return await neededBySnapshot(volume, snapshot, context);
+  } catch (error) {
+    const isDamage = error instanceof StoreError
+      ? error.kind === "corrupt"
+      : error instanceof BlockError && error.errno === "EIO";
+    if (!isDamage) throw error;
+    const { name, seq: last } = snapshot;
+    context.log.warn(
+      `Snapshot "${name}" cannot be read: all that it could need is kept until it is deleted: ` +
+        toBlockError(error).message,
+    );
+    return { has: (seq) => seq <= last };
+  }
 }
 
 /** What any of them needs. */

@@ -4,8 +4,8 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { firstDifference } from "../../block/compare.ts";
 import { validateGeometry } from "../../block/validate.ts";
-import { firstDifference } from "../bytes.ts";
 import { boundaryRanges, cornerRanges, fit, type Range, wideRanges } from "../ranges.ts";
 import type { CaseDefinition, Trial } from "../trial.ts";
 

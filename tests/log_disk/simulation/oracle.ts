@@ -25,11 +25,28 @@ export const BLOCK_BYTES = 512, BLOCKS = 40;
 /** For each block the operation that wrote it; 0 for zeroes. */
 export type Image = Int32Array;
 
+/** A disk: what is in its blocks, zeroes behind its end, and how many it has. */
+export interface State {
+  readonly image: Image;
+  readonly blocks: number;
+}
+
+/** A disk of BLOCKS on which nothing was written. */
+export function emptyState(): State {
+  return { image: new Int32Array(BLOCKS), blocks: BLOCKS };
+}
+
+/** True for disks that are the same. */
+export function isSame(a: State, b: State): boolean {
+  return a.blocks === b.blocks && a.image.every((id, block) => id === b.image[block]);
+}
+
 /** Something that a client did to the disk. */
 export interface Operation {
   /** Unique, from 1. */
   readonly id: number;
-  readonly kind: "write" | "zero" | "trim";
+  readonly kind: "write" | "zero" | "trim" | "resize";
+  /** The first block; for "resize" the one behind the new end. */
   readonly block: number;
   readonly count: number;
 }
@@ -56,7 +73,8 @@ export function operationOf(bytes: Uint8Array, block: number): number {
 
 /** Applies an operation. */
 export function applyOperation(image: Image, { kind, id, block, count }: Operation): void {
-  image.fill(kind === "write" ? id : 0, block, block + count);
+  if (kind === "resize") image.fill(0, block);
+  else image.fill(kind === "write" ? id : 0, block, block + count);
 }
 
 /** The data of an object, all lines checked. */
@@ -87,6 +105,30 @@ function applyObject(image: Image, bytes: Uint8Array, header: LogHeader): void {
     // What is moved is the same as before.
     if (kind === "write" || kind === "move") place += length;
   }
+  image.fill(0, header.diskBytes / BLOCK_BYTES);
+}
+
+/** The disk after one object of its log. */
+export interface Moment {
+  readonly seq: number;
+  readonly header: LogHeader;
+  readonly state: State;
+}
+
+/** The log in its order, from what the disk was before it. */
+export function* history(
+  created: ReadonlyMap<string, Uint8Array>,
+  base: State,
+): Generator<Moment> {
+  const image = base.image.slice();
+  for (let seq = 1;;) {
+    const bytes = created.get(logKey(seq));
+    if (bytes === undefined) return;
+    const header = decodeLogHeader(bytes, logKey(seq));
+    applyObject(image, bytes, header);
+    yield { seq, header, state: { image: image.slice(), blocks: header.diskBytes / BLOCK_BYTES } };
+    seq = header.next;
+  }
 }
 
 /** What one writer has done to the log. */
@@ -94,23 +136,19 @@ export interface Reign {
   readonly epoch: number;
   readonly nonce: string;
   /** The disk when it claimed the log. */
-  readonly before: Image;
+  readonly before: State;
   /** The disk after its last object. */
-  readonly after: Image;
+  readonly after: State;
 }
 
 /** All writers in the order of the log. */
-export function reigns(created: ReadonlyMap<string, Uint8Array>): Reign[] {
-  const found: { epoch: number; nonce: string; before: Image; after: Image }[] = [];
-  const image = new Int32Array(BLOCKS);
-  for (let seq = 1;;) {
-    const bytes = created.get(logKey(seq));
-    if (bytes === undefined) return found;
-    const header = decodeLogHeader(bytes, logKey(seq)), { epoch, nonce } = header;
-    if (header.claim) {
-      const before = image.slice();
-      found.push({ epoch, nonce, before, after: before });
-    }
+export function reigns(
+  created: ReadonlyMap<string, Uint8Array>,
+  base: State = emptyState(),
+): Reign[] {
+  const found: { epoch: number; nonce: string; before: State; after: State }[] = [];
+  for (const { seq, header: { epoch, nonce, claim }, state } of history(created, base)) {
+    if (claim) found.push({ epoch, nonce, before: state, after: state });
     const reign = found.at(-1);
     assert.ok(reign !== undefined, "a log begins with a claim");
     assert.equal(
@@ -118,8 +156,7 @@ export function reigns(created: ReadonlyMap<string, Uint8Array>): Reign[] {
       reign.nonce,
       `${logKey(seq)} is of another writer than the claim before it`,
     );
-    applyObject(image, bytes, header);
-    reign.after = image.slice();
-    seq = header.next;
+    reign.after = state;
   }
+  return found;
 }

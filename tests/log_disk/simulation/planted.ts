@@ -7,6 +7,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import type { FamilyEngine } from "./family.ts";
 import type { Engine } from "./run.ts";
 
 const LIB = new URL("../../../lib/", import.meta.url);
@@ -33,7 +34,10 @@ async function* sources(folder: string, below = ""): AsyncGenerator<string> {
 }
 
 /** Loads the engine with a bug; the copy is in `folder`. Throws if the source has no such piece. */
-export async function loadWithBug(bug: PlantedBug, folder: string): Promise<Engine> {
+export async function loadWithBug(
+  bug: PlantedBug,
+  folder: string,
+): Promise<Engine & FamilyEngine> {
   const origin = fileURLToPath(new URL("log_disk", LIB));
   const left = new Set(bug.changes);
   for await (const path of sources(origin)) {
@@ -52,7 +56,15 @@ export async function loadWithBug(bug: PlantedBug, folder: string): Promise<Engi
   assert.equal(left.size, 0, "a file is not there");
   const disk: Pick<Engine, "LogDisk"> = await load(folder, "log_disk.ts");
   const collector: Pick<Engine, "Collector"> = await load(folder, "gc/collector.ts");
-  return { LogDisk: disk.LogDisk, Collector: collector.Collector };
+  const managed: Pick<FamilyEngine, "openManagedDisk"> = await load(folder, "managed_disk.ts");
+  const clone: Pick<FamilyEngine, "cloneVolume"> = await load(folder, "tools/clone.ts");
+  const { LogDisk } = disk, { Collector } = collector;
+  return {
+    LogDisk,
+    Collector,
+    openManagedDisk: managed.openManagedDisk,
+    cloneVolume: clone.cloneVolume,
+  };
 }
 
 function load<T>(folder: string, file: string): Promise<T> {
@@ -152,5 +164,57 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
       from: "      this.#fail(this.#takenOver(outgoing.segment.seq, outcome));\n      return;\n",
       to: "",
     }],
+  },
+];
+
+/** Bugs that simulations of families of volumes must find. */
+export const PLANTED_FAMILY_BUGS: readonly PlantedBug[] = [
+  {
+    name: "snapshots keep no object from being deleted",
+    changes: [{
+      file: "gc/collector.ts",
+      from: "return neededByAny([...known.values()]);",
+      to: "return neededByAny([]);",
+    }],
+  },
+  {
+    name: "the checkpoint of a snapshot is deleted",
+    changes: [{ file: "gc/collector.ts", from: " && !kept.has(key)", to: "" }],
+  },
+  {
+    name: "what a resize cuts off comes back with the next one",
+    changes: [{
+      file: "log_state.ts",
+      from: "if (header.diskBytes < state.diskBytes) {",
+      to: "if (header.diskBytes < 0) {",
+    }],
+  },
+  {
+    name: "a snapshot under a clone is deleted",
+    changes: [{
+      file: "snapshots.ts",
+      from: "if (clones.length > 0) {",
+      to: "if (name === null) {",
+    }],
+  },
+  {
+    name: "the cache takes a parent's objects for those of its clone",
+    changes: [{
+      file: "read/cached_reader.ts",
+      from: "return seq * ORIGINS_MAX + origin;",
+      to: "return seq * ORIGINS_MAX;",
+    }],
+  },
+  {
+    name: "a snapshot has the size of another moment",
+    changes: [{
+      file: "managed_disk.ts",
+      from: "diskBytes: disk.durableBytes,",
+      to: "diskBytes: disk.geometry.size,",
+    }],
+  },
+  {
+    name: "a writer who was taken over from takes a snapshot",
+    changes: [{ file: "managed_disk.ts", from: "await disk.resize(disk.geometry.size);", to: "" }],
   },
 ];

@@ -20,6 +20,7 @@ import {
   applyOperation,
   BLOCK_BYTES,
   BLOCKS,
+  emptyState,
   fillBlock,
   type Image,
   type Operation,
@@ -146,7 +147,7 @@ class Run {
       collector,
       operations: [],
       acknowledged: 0,
-      shown: reign.before.slice(),
+      shown: reign.before.image.slice(),
       collecting: false,
     };
     this.#sessions.push(session);
@@ -300,7 +301,7 @@ class Run {
     const all = reigns(this.world.bucket.created);
     for (const session of this.#sessions) this.#checkReign(session, all);
     const host = new Host(this.world, "last", NO_FAULTS);
-    const last = all.at(-1)?.after ?? new Int32Array(BLOCKS);
+    const last = (all.at(-1)?.after ?? emptyState()).image;
     const session = await this.world.until(this.#begin(host, host.context)).catch((
       error: unknown,
     ) => assert.fail(`in the end nobody can attach: ${String(error)}`));
@@ -322,8 +323,8 @@ class Run {
   #checkReign({ disk, host, operations, acknowledged }: Session, all: readonly Reign[]): void {
     const reign = all.findLast(({ nonce }) => nonce === disk.nonce);
     assert.ok(reign !== undefined);
-    const image = reign.before.slice();
-    const isAfter = (): boolean => image.every((id, block) => id === reign.after[block]);
+    const image = reign.before.image.slice(), after = reign.after.image;
+    const isAfter = (): boolean => image.every((id, block) => id === after[block]);
     let prefix = isAfter() ? 0 : -1;
     for (const [index, operation] of operations.entries()) {
       applyOperation(image, operation);
@@ -338,7 +339,7 @@ class Run {
 }
 
 /** What may go wrong when others take over and stores fail. */
-const EXPECTED =
+export const EXPECTED: RegExp =
   /another writer has taken it over|\(planned\)|outcome of \d+ tries is unclear|outcome stays unclear|others (change|claim) it all|it does not exist$/;
 
 /** Runs a scenario to its end. Throws if something does not hold. */

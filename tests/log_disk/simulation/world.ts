@@ -156,6 +156,11 @@ export class Host {
     this.context = { clock: this.#clock(), random, log, signal: new AbortController().signal };
   }
 
+  /** A store on another bucket, with the same faults. */
+  storeOn(bucket: MemoryBucket): MemoryStore {
+    return new MemoryStore(bucket, this.#plan(), this.name);
+  }
+
   get isPaused(): boolean {
     return this.#isPaused;
   }

@@ -1,0 +1,97 @@
+/**
+ * Files in memory: a shared mapping of a file, whose addresses system calls read from. Nothing else may
+ * touch them: where the file ends early, or its disk fails, a system call gives EFAULT, and the program
+ * itself would die. See mmap(2).
+ *
+ * Writing to a mapping does not pay: the first write to a page costs far more than pwrite(2), it makes all of
+ * a large folio dirty, and it is a first write again each time the page went to the disk.
+ *
+ * Only on file systems whose mappings are the page cache that reads and writes use.
+ *
+ * @module
+ */
+import { lastErrno } from "./errno.ts";
+import { mapCalls } from "./map_calls.ts";
+
+/** Largest file that is mapped, in bytes: what is mapped of it counts as memory of this process. */
+export const MAPPED_FILE_BYTES_MAX: number = 4 * 2 ** 30;
+
+const PROT_READ = 1, MAP_SHARED = 1;
+/** No reading ahead of what is asked for; not for child processes. */
+const MADV_RANDOM = 1, MADV_DONTFORK = 10;
+/** What a failed mmap gives. */
+const MAP_FAILED = 2n ** 64n - 1n;
+/** struct statfs begins with the kind of the file system. */
+const STATFS_BYTES = 120;
+/** ext2 to ext4, XFS, Btrfs, tmpfs: see statfs(2). */
+const KINDS: ReadonlySet<bigint> = new Set([0xef53n, 0x5846_5342n, 0x9123_683en, 0x0102_1994n]);
+
+/** Reads from the file itself, for what cannot be had from its mapping. */
+export type ReadAround = (into: Uint8Array<ArrayBuffer>, offset: number) => void;
+
+/** A mapping of a file from its first byte on. */
+export class MemoryMap {
+  /** Where it begins. */
+  readonly address: number;
+  /** Bytes. The file may be shorter or longer. */
+  readonly length: number;
+  readonly #readAround: ReadAround;
+  #users = 1;
+
+  /** See mapFile. */
+  constructor(address: number, length: number, readAround: ReadAround) {
+    this.address = address;
+    this.length = length;
+    this.#readAround = readAround;
+  }
+
+  /** It is needed until `release`, also if its file is closed before. */
+  retain(): void {
+    this.#users += 1;
+  }
+
+  /** One user less; without any it is gone. */
+  release(): void {
+    this.#users -= 1;
+    if (this.#users === 0) mapCalls().munmap(BigInt(this.address), BigInt(this.length));
+  }
+
+  /** A copy of what lies at an address in it, read from the file. Throws SystemError. */
+  copy(address: number, length: number): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(length);
+    this.#readAround(bytes, address - this.address);
+    return bytes;
+  }
+}
+
+function isKnown(descriptor: number): boolean {
+  const status = new Uint8Array(STATFS_BYTES);
+  if (mapCalls().fstatfs(descriptor, status) !== 0) return false;
+  return KINDS.has(new DataView(status.buffer).getBigInt64(0, true));
+}
+
+/**
+ * Maps a file of `length` bytes through a descriptor, which may be closed afterwards; null where that cannot
+ * be done, or is not worth it.
+ */
+export function mapFile(
+  descriptor: number,
+  length: number,
+  readAround: ReadAround,
+): MemoryMap | null {
+  if (length === 0 || length > MAPPED_FILE_BYTES_MAX || !isKnown(descriptor)) return null;
+  const bytes = BigInt(length);
+  const address = mapCalls().mmap(null, bytes, PROT_READ, MAP_SHARED, descriptor, 0n);
+  if (BigInt.asUintN(64, address) === MAP_FAILED) return null;
+  mapCalls().madvise(address, bytes, MADV_RANDOM);
+  mapCalls().madvise(address, bytes, MADV_DONTFORK);
+  return new MemoryMap(Number(address), length, readAround);
+}
+
+/** errno of a call that was given an address at which there is nothing. */
+export const EFAULT = 14;
+
+/** True if the call that has just failed did so because of an address in a mapping. */
+export function hasFaulted(): boolean {
+  return lastErrno() === EFAULT;
+}
