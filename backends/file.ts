@@ -82,6 +82,26 @@ function isUnsupported(error: unknown): boolean {
   return error instanceof Error && "code" in error && error.code === "EOPNOTSUPP";
 }
 
+/** How reads are announced: to the page cache or, past it, to the file. */
+function reading(file: RawFile): Pick<Backend, "willRead" | "forgetAhead" | "uncached"> {
+  if (file.announce !== undefined) {
+    return {
+      willRead: (offset, length) => file.announce?.(offset, length),
+      forgetAhead: () => file.forgetAnnounced?.(),
+      uncached: true,
+    };
+  }
+  return {
+    willRead: (offset, length) => {
+      try {
+        file.readAhead(offset, length);
+      } catch {
+        // The read itself will tell what is wrong.
+      }
+    },
+  };
+}
+
 function makeBackend(file: RawFile, { discard }: FileOptions, { mayBlock }: OpenContext): Backend {
   let geometry = findGeometry(file);
   const trim = (offset: number, length: number): void => file.discard(offset, length);
@@ -94,13 +114,7 @@ function makeBackend(file: RawFile, { discard }: FileOptions, { mayBlock }: Open
     ...(file.pour === undefined ? {} : {
       pour: (pipe, offset, length) => file.pour?.(pipe, offset, length),
     }),
-    willRead: (offset, length) => {
-      try {
-        file.readAhead(offset, length);
-      } catch {
-        // The read itself will tell what is wrong.
-      }
-    },
+    ...reading(file),
     write: (from, offset) => file.write(from, offset),
     flush: makeFlush(file, mayBlock),
     ...(discard ? { trim } : {}),

@@ -135,11 +135,13 @@ export class Device implements AsyncDisposable {
   }
 
   /**
-   * Reads are slow at present, as they are when no cache has what they ask for, and the storage wants to
-   * know of several ahead: see `willRead`.
+   * Reads are slow at present, as they are when no cache has what they ask for, or always, and the storage
+   * wants to know of several ahead: see `willRead`.
    */
   get wantsAhead(): boolean {
-    return this.#slowReads > SLOW_READS_MIN && this.#backend.willRead !== undefined;
+    const backend = this.#backend;
+    if (this.#slowReads <= SLOW_READS_MIN && backend.uncached !== true) return false;
+    return backend.willRead !== undefined;
   }
 
   /** A read of this range is going to be submitted, behind others. Never fails; what is no range is ignored. */
@@ -147,6 +149,11 @@ export class Device implements AsyncDisposable {
     const { size, maximum } = this.#backend.geometry;
     if (length < 1 || length > maximum || offset + length > size) return;
     this.#backend.willRead?.(offset, length);
+  }
+
+  /** Reads that were announced may never be submitted. Never fails. */
+  forgetAhead(): void {
+    this.#backend.forgetAhead?.();
   }
 
   /** Requests that have entered and are not done. */
@@ -325,6 +332,8 @@ export class Device implements AsyncDisposable {
 
   #failed(request: Request, token: number, startUs: number, error: unknown): BlockError {
     const explained = this.#explain(error, request.operation);
+    // It may have been announced, and have failed before the storage heard of it.
+    if (request.operation === "read") this.forgetAhead();
     this.#done(request, token, startUs, explained);
     return explained;
   }

@@ -84,6 +84,13 @@ export interface Backend extends AsyncDisposable {
    * begins with it, and does not wait. It never fails.
    */
   willRead?(offset: number, length: number): void;
+  /**
+   * Ranges of `willRead` that were not read since then may never be: whatever was fetched for them alone is
+   * given up, so that no later read gets it. It never fails.
+   */
+  forgetAhead?(): void;
+  /** No cache has what is read: reads are announced to `willRead` also if they are quick. */
+  readonly uncached?: boolean;
   /** Stores `from` at `offset`. */
   write(from: Uint8Array, offset: number, options: WriteOptions): Maybe<void>;
   /** Makes durable every write that was completed before this call. */

@@ -8,6 +8,9 @@
  * While memory is scarce, because all connections together hold much, a long read waits until it is
  * not: small requests go on, so that clients which do not read their replies slow down only what is big.
  *
+ * Where reads wait for a disk only few are served in a turn: their replies leave at once, and what the
+ * client sends for them is received, and told to the storage, while the others wait for their turn.
+ *
  * @module
  */
 import type { Device } from "../block/device.ts";
@@ -25,7 +28,14 @@ import type { PipePool } from "../sys/pipe.ts";
 import { FrameSplitter } from "../stream/splitter.ts";
 import { COMMAND } from "./constants.ts";
 import type { HandshakeState } from "./export_info.ts";
-import { BULK_FRAME_BYTES_MIN, OUTPUT_BATCH_BYTES, REQUESTS_PER_TURN_MAX } from "./limits.ts";
+import {
+  AHEAD_READS_MAX,
+  AHEAD_READS_PER_TURN,
+  BULK_FRAME_BYTES_MIN,
+  OUTPUT_BATCH_BYTES,
+  REQUESTS_PER_TURN_MAX,
+} from "./limits.ts";
+import { ReadAnnouncer } from "./read_announcer.ts";
 import { COMPACT_REQUESTS, EXTENDED_REQUESTS } from "./request_format.ts";
 import { RequestHeader } from "./requests.ts";
 import { ServerCommands } from "./server_commands.ts";
@@ -54,6 +64,7 @@ export class NbdServerSession implements BlockingSession {
   onWake: (() => void) | null = null;
 
   readonly #extended: boolean;
+  readonly #announcer: ReadAnnouncer;
   readonly #headerBytes: number;
   readonly #batchBytes: number;
   readonly #device: Device;
@@ -68,6 +79,8 @@ export class NbdServerSession implements BlockingSession {
   #backlog: Uint8Array[] = [];
   /** Requests wait because of a limit. */
   #stalled = false;
+  /** What waits does so because few reads are served in a turn, and for no other reason. */
+  #paced = false;
   /** The request in `#header` waits for memory. */
   #deferred = false;
   #draining = false;
@@ -88,6 +101,7 @@ export class NbdServerSession implements BlockingSession {
     const format = state.extended ? EXTENDED_REQUESTS : COMPACT_REQUESTS;
     this.#headerBytes = format.headerLengthMin;
     this.#device = device;
+    this.#announcer = new ReadAnnouncer(device, format, state.extended);
     this.#pool = device.pool;
     this.#splitter = new FrameSplitter(format, device.pool);
     this.#queue = new ReplyQueue(device.pool);
@@ -131,7 +145,13 @@ export class NbdServerSession implements BlockingSession {
 
   /** False while requests wait for earlier ones, and when no more are wanted. */
   get ready(): boolean {
-    return !this.#ended && !this.#leaving && !this.#stalled;
+    if (this.#ended || this.#leaving) return false;
+    return this.#paced ? this.#announcer.waiting < AHEAD_READS_MAX : !this.#stalled;
+  }
+
+  /** See BlockingSession. */
+  get paced(): boolean {
+    return this.#paced;
   }
 
   /** DISC was received or `stop` called, and all is answered; or the protocol was broken. */
@@ -145,9 +165,11 @@ export class NbdServerSession implements BlockingSession {
     // After DISC nothing may come; whatever does is ignored.
     if (this.#ended || this.#leaving) return;
     this.#receivedBytes += chunk.length;
-    if (this.#device.wantsAhead && this.pendingBytes === 0) this.#tellAhead(chunk);
+    if (this.#device.wantsAhead) {
+      this.#announcer.look(chunk, this.pendingBytes === 0 && this.#backlog.length === 0);
+    } else this.#announcer.lose();
     this.#backlog.push(chunk);
-    this.#drain();
+    if (!this.#paced) this.#drain();
     if (this.#failure !== null) throw this.#failure;
   }
 
@@ -161,7 +183,8 @@ export class NbdServerSession implements BlockingSession {
     if (this.#ended || this.#leaving) return;
     this.#receivedBytes += count;
     this.#splitter.filled(count);
-    this.#drain();
+    this.#announcer.passed(count);
+    if (!this.#paced) this.#drain();
     if (this.#failure !== null) throw this.#failure;
   }
 
@@ -170,7 +193,9 @@ export class NbdServerSession implements BlockingSession {
    * the payload can be received to where it belongs.
    */
   get inputBytesMax(): number {
-    return this.#bulk ? this.#headerBytes : Infinity;
+    if (this.#bulk) return this.#headerBytes;
+    const { waiting } = this.#announcer;
+    return waiting === 0 ? Infinity : (AHEAD_READS_MAX - waiting) * this.#headerBytes;
   }
 
   /** See BlockingSession. */
@@ -187,11 +212,12 @@ export class NbdServerSession implements BlockingSession {
   /** What is to be sent next. Requests that had to wait for replies to leave are served on the way. */
   takeOutput(): BlockingOutput | null {
     if (this.#ended) return null;
-    if (this.#stalled) {
+    let output = this.#paced ? this.#queue.takeOutput() : null;
+    if (this.#stalled && output === null) {
       this.#drain();
       if (!this.#stalled) this.onWake?.();
     }
-    const output = this.#queue.takeOutput();
+    output ??= this.#queue.takeOutput();
     if (output === null || !this.#stalled) return output;
     const release = (): void => {
       output.release();
@@ -223,7 +249,8 @@ export class NbdServerSession implements BlockingSession {
 
   #leave(): void {
     this.#leaving = true;
-    this.#stalled = false;
+    this.#stalled = this.#paced = false;
+    this.#announcer.forget();
     this.#deferred = false;
     this.#pool.forget(this.#plenty);
     this.#splitter.reset();
@@ -246,10 +273,12 @@ export class NbdServerSession implements BlockingSession {
     if (this.#draining || this.#leaving) return;
     this.#draining = true;
     let left = this.#commands.stopping ? Infinity : REQUESTS_PER_TURN_MAX;
+    const weight = this.#readWeight();
     try {
       while (!this.#leaving) {
-        this.#stalled = left-- === 0 || this.#full();
+        this.#stalled = left <= 0 || this.#full();
         if (this.#stalled || !this.#next()) break;
+        left -= this.#header.type === COMMAND.READ ? weight : 1;
       }
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
@@ -258,6 +287,7 @@ export class NbdServerSession implements BlockingSession {
     } finally {
       this.#draining = false;
     }
+    this.#paced = this.#stalled && weight > 1 && left <= 0 && !this.#leaving;
     // What is kept for speed must not keep memory alive while the connection is idle.
     if (!this.#stalled) {
       this.#view = NO_VIEW;
@@ -265,18 +295,10 @@ export class NbdServerSession implements BlockingSession {
     }
   }
 
-  /** Tells the storage of all reads in a chunk that begins with a request, but the first. */
-  #tellAhead(chunk: Uint8Array): void {
-    const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.byteLength);
-    const header = new RequestHeader();
-    const last = chunk.length - this.#headerBytes;
-    for (let at = 0, count = 0; at <= last; count++) {
-      if (this.#extended) header.decodeExtended(view, at);
-      else header.decodeCompact(view, at);
-      const { type, offset, length } = header;
-      if (type === COMMAND.READ && count > 0) this.#device.willRead(offset, length);
-      at += this.#headerBytes + (type === COMMAND.WRITE ? length : 0);
-    }
+  /** How many requests a read counts for in its turn. */
+  #readWeight(): number {
+    if (!this.#device.wantsAhead || this.#commands.stopping) return 1;
+    return REQUESTS_PER_TURN_MAX / AHEAD_READS_PER_TURN;
   }
 
   /** Serves one request; false if there is none that can be served now. */
@@ -290,6 +312,7 @@ export class NbdServerSession implements BlockingSession {
       return false;
     }
     this.#requestCount += 1;
+    if (header.type === COMMAND.READ) this.#announcer.served();
     if (header.type === COMMAND.DISC) this.#leave();
     else this.#commands.run(header, this.#splitter);
     return true;

@@ -73,6 +73,13 @@ export interface RawFile {
   extents(offset: number, length: number, countMax: number): FileExtent[];
   /** Reads ahead into the page cache. */
   readAhead(offset: number, length: number): void;
+  /**
+   * Begins to read a range that `read` is going to ask for, beside others, and does not wait; absent where
+   * `readAhead` does that. Never fails.
+   */
+  announce?(offset: number, length: number): void;
+  /** No `read` gets what was begun so far by `announce`. Never fails. */
+  forgetAnnounced?(): void;
   /** Sets the size of a regular file. Throws EINVAL for a block device. */
   truncate(size: number): void;
   /** Closes it; releases the lock. Other calls then throw EBADF; closing again does nothing. */
