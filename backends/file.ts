@@ -83,13 +83,10 @@ function isUnsupported(error: unknown): boolean {
 }
 
 /** How reads are announced: to the page cache or, past it, to the file. */
-function reading(file: RawFile): Pick<Backend, "willRead" | "forgetAhead" | "uncached"> {
-  if (file.announce !== undefined) {
-    return {
-      willRead: (offset, length) => file.announce?.(offset, length),
-      forgetAhead: () => file.forgetAnnounced?.(),
-      uncached: true,
-    };
+function reading(file: RawFile): Pick<Backend, "willRead" | "ahead"> {
+  const { ahead } = file;
+  if (ahead !== undefined) {
+    return { willRead: (offset, length) => ahead.announce(offset, length), ahead };
   }
   return {
     willRead: (offset, length) => {

@@ -19,7 +19,7 @@ import {
 } from "./limits.ts";
 import { FLAG_FAST_ONLY, FLAG_FUA, type ReplyPipe, type Request, type Tap } from "./request.ts";
 import { Statistics } from "./statistics.ts";
-import type { Backend, Geometry, Maybe } from "./types.ts";
+import type { Backend, Geometry, Maybe, ReadsAhead } from "./types.ts";
 import { validateGeometry, validateRequest } from "./validate.ts";
 
 /** Settings of a Device. */
@@ -140,20 +140,21 @@ export class Device implements AsyncDisposable {
    */
   get wantsAhead(): boolean {
     const backend = this.#backend;
-    if (this.#slowReads <= SLOW_READS_MIN && backend.uncached !== true) return false;
+    if (this.#slowReads <= SLOW_READS_MIN && backend.ahead === undefined) return false;
     return backend.willRead !== undefined;
   }
 
   /** A read of this range is going to be submitted, behind others. Never fails; what is no range is ignored. */
   willRead(offset: number, length: number): void {
-    const { size, maximum } = this.#backend.geometry;
+    const { size, minimum, maximum } = this.#backend.geometry;
     if (length < 1 || length > maximum || offset + length > size) return;
+    if (offset % minimum !== 0 || length % minimum !== 0) return;
     this.#backend.willRead?.(offset, length);
   }
 
-  /** Reads that were announced may never be submitted. Never fails. */
-  forgetAhead(): void {
-    this.#backend.forgetAhead?.();
+  /** What became of ranges of `willRead`; null if the storage does not tell. */
+  get ahead(): ReadsAhead | null {
+    return this.#backend.ahead ?? null;
   }
 
   /** Requests that have entered and are not done. */
@@ -333,7 +334,7 @@ export class Device implements AsyncDisposable {
   #failed(request: Request, token: number, startUs: number, error: unknown): BlockError {
     const explained = this.#explain(error, request.operation);
     // It may have been announced, and have failed before the storage heard of it.
-    if (request.operation === "read") this.forgetAhead();
+    if (request.operation === "read") this.#backend.ahead?.forget();
     this.#done(request, token, startUs, explained);
     return explained;
   }

@@ -22,8 +22,10 @@ export class ReadAnnouncer {
   readonly #format: FrameFormat;
   readonly #extended: boolean;
   readonly #header = new RequestHeader();
-  /** It knows where frames begin: it has seen all since a moment at which nothing waited. */
+  /** It knows where frames begin: it has seen all since a moment at which every frame had come whole. */
   #synchronous = false;
+  /** The next frame is the first of those that wait: it is about to be served, and nothing is gained. */
+  #first = false;
   /** Bytes to come that belong to a frame whose header was seen. */
   #skip = 0;
   /** A header that has come in part. */
@@ -40,9 +42,9 @@ export class ReadAnnouncer {
     this.#headView = new DataView(this.#head.buffer);
   }
 
-  /** Looks at the bytes that came next. `idle`: nothing that came before them is still to be served. */
-  look(chunk: Uint8Array, idle: boolean): void {
-    if (idle) this.#begin();
+  /** Looks at the bytes that came next. `whole`: all frames that came before them have come whole. */
+  look(chunk: Uint8Array, whole: boolean): void {
+    if (whole) this.#begin();
     if (!this.#synchronous) return;
     try {
       this.#lookAt(chunk);
@@ -75,13 +77,14 @@ export class ReadAnnouncer {
     this.lose();
     if (!this.announced) return;
     this.announced = false;
-    this.#device.forgetAhead();
+    this.#device.ahead?.forget();
   }
 
   #begin(): void {
     this.#synchronous = true;
-    this.#skip = this.#headFilled = this.waiting = 0;
-    this.announced = false;
+    this.#skip = this.#headFilled = 0;
+    this.#first = this.waiting === 0;
+    if (this.#first) this.announced = false;
   }
 
   #lookAt(chunk: Uint8Array): void {
@@ -116,13 +119,13 @@ export class ReadAnnouncer {
   #frame(bytes: Uint8Array, view: DataView, start: number): void {
     const end = start + this.#head.length;
     this.#skip = this.#format.frameLength(bytes, start, end) - this.#head.length;
-    const header = this.#header;
+    const header = this.#header, first = this.#first;
+    this.#first = false;
     if (this.#extended) header.decodeExtended(view, start);
     else header.decodeCompact(view, start);
     if (header.type !== COMMAND.READ) return;
     this.waiting += 1;
-    // A read that does not wait is about to be served, and nothing is gained.
-    if (this.waiting === 1) return;
+    if (first) return;
     this.announced = true;
     this.#device.willRead(header.offset, header.length);
   }

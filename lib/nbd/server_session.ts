@@ -72,7 +72,7 @@ export class NbdServerSession implements BlockingSession {
   readonly #splitter: FrameSplitter;
   readonly #queue: ReplyQueue;
   readonly #commands: ServerCommands;
-  readonly #header = new RequestHeader();
+  #header = new RequestHeader();
   /** View of the chunk that is being read: one for many requests. */
   #view: DataView = NO_VIEW;
   /** Chunks that the splitter has not seen. */
@@ -81,6 +81,11 @@ export class NbdServerSession implements BlockingSession {
   #stalled = false;
   /** What waits does so because few reads are served in a turn, and for no other reason. */
   #paced = false;
+  /** Reads that are under way with the storage, in their order. */
+  #parked: RequestHeader[] = [];
+  /** How much is left to be served in this turn, and what a read counts there; any other request counts 1. */
+  #turnLeft = 0;
+  #readWeight = 1;
   /** The request in `#header` waits for memory. */
   #deferred = false;
   #draining = false;
@@ -166,7 +171,8 @@ export class NbdServerSession implements BlockingSession {
     if (this.#ended || this.#leaving) return;
     this.#receivedBytes += chunk.length;
     if (this.#device.wantsAhead) {
-      this.#announcer.look(chunk, this.pendingBytes === 0 && this.#backlog.length === 0);
+      const whole = this.pendingBytes === 0 && this.#backlog.length === 0;
+      this.#announcer.look(chunk, whole);
     } else this.#announcer.lose();
     this.#backlog.push(chunk);
     if (!this.#paced) this.#drain();
@@ -250,6 +256,7 @@ export class NbdServerSession implements BlockingSession {
   #leave(): void {
     this.#leaving = true;
     this.#stalled = this.#paced = false;
+    this.#parked = [];
     this.#announcer.forget();
     this.#deferred = false;
     this.#pool.forget(this.#plenty);
@@ -272,14 +279,18 @@ export class NbdServerSession implements BlockingSession {
   #drain(): void {
     if (this.#draining || this.#leaving) return;
     this.#draining = true;
-    let left = this.#commands.stopping ? Infinity : REQUESTS_PER_TURN_MAX;
-    const weight = this.#readWeight();
+    const { stopping } = this.#commands;
+    const paced = this.#device.wantsAhead && !stopping;
+    this.#turnLeft = stopping ? Infinity : REQUESTS_PER_TURN_MAX;
+    this.#readWeight = paced ? REQUESTS_PER_TURN_MAX / AHEAD_READS_PER_TURN : 1;
     try {
+      if (paced || this.#parked.length > 0) this.#serveParked(false);
       while (!this.#leaving) {
-        this.#stalled = left <= 0 || this.#full();
+        this.#stalled = this.#turnLeft <= 0 || this.#full();
         if (this.#stalled || !this.#next()) break;
-        left -= this.#header.type === COMMAND.READ ? weight : 1;
       }
+      // Nothing else is to be done than to wait for the storage.
+      if (this.#turnLeft === REQUESTS_PER_TURN_MAX) this.#serveParked(true);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
       this.#failure = error;
@@ -287,7 +298,9 @@ export class NbdServerSession implements BlockingSession {
     } finally {
       this.#draining = false;
     }
-    this.#paced = this.#stalled && weight > 1 && left <= 0 && !this.#leaving;
+    if (this.#parked.length > 0) this.#stalled = true;
+    this.#paced = this.#stalled && paced && !this.#leaving && !this.#full() &&
+      (!this.#deferred || this.#parked.length > 0);
     // What is kept for speed must not keep memory alive while the connection is idle.
     if (!this.#stalled) {
       this.#view = NO_VIEW;
@@ -295,27 +308,58 @@ export class NbdServerSession implements BlockingSession {
     }
   }
 
-  /** How many requests a read counts for in its turn. */
-  #readWeight(): number {
-    if (!this.#device.wantsAhead || this.#commands.stopping) return 1;
-    return REQUESTS_PER_TURN_MAX / AHEAD_READS_PER_TURN;
+  /**
+   * Serves those of the parked reads that are there, as far as the limits allow; with `wait` at least one,
+   * if there are any.
+   */
+  #serveParked(wait: boolean): void {
+    const { ahead } = this.#device;
+    const before = this.#turnLeft;
+    ahead?.look(false);
+    while (this.#parked.length > 0 && !this.#full()) {
+      this.#parked = this.#parked.filter((header) => {
+        if (this.#isUnderWay(header) || this.#full()) return true;
+        this.#serve(header);
+        return false;
+      });
+      if (!wait || this.#turnLeft !== before) return;
+      ahead?.look(true);
+    }
   }
 
-  /** Serves one request; false if there is none that can be served now. */
+  /** True for a read that would wait for the storage, which works on it. */
+  #isUnderWay({ type, offset, length }: RequestHeader): boolean {
+    if (type !== COMMAND.READ || this.#commands.stopping) return false;
+    return this.#device.ahead?.isUnderWay(offset, length) === true;
+  }
+
+  /** Serves one request, or parks it; false if there is none that can be served now. */
   #next(): boolean {
     if (!this.#deferred && !this.#decodeNext()) return false;
     const header = this.#header;
-    this.#deferred = this.#mustWait(header);
+    const mustWait = this.#mustWait(header);
+    // What came before the end is answered.
+    this.#deferred = mustWait || (header.type === COMMAND.DISC && this.#parked.length > 0);
     if (this.#deferred) {
       this.#stalled = true;
-      this.#pool.awaitPlenty(this.#plenty);
+      if (mustWait) this.#pool.awaitPlenty(this.#plenty);
       return false;
     }
     this.#requestCount += 1;
-    if (header.type === COMMAND.READ) this.#announcer.served();
+    if (this.#readWeight > 1 && this.#isUnderWay(header)) {
+      this.#parked.push(header);
+      this.#header = new RequestHeader();
+    } else this.#serve(header);
+    return true;
+  }
+
+  #serve(header: RequestHeader): void {
+    if (header.type === COMMAND.READ) {
+      this.#announcer.served();
+      this.#turnLeft -= this.#readWeight;
+    } else this.#turnLeft -= 1;
     if (header.type === COMMAND.DISC) this.#leave();
     else this.#commands.run(header, this.#splitter);
-    return true;
   }
 
   /** Decodes the next request into the header; false if there is none yet. */

@@ -289,8 +289,10 @@ function alignedMemory(length: number): Uint8Array<ArrayBuffer> {
  */
 class DirectFile extends PlainFile {
   readonly #memory = alignedMemory(DIRECT_CHUNK_BYTES);
-  /** Null if the system has none; undefined before it is needed. */
-  #ahead: ReadAhead | null | undefined;
+  readonly ahead = new ReadAhead(
+    () => openReadRing(this.descriptor, AHEAD_READS_MAX, AHEAD_BYTES_MAX),
+    () => monotonicUs() / 1000,
+  );
 
   #requireAligned(call: string, offset: number, length: number): void {
     if (offset % this.alignment === 0 && length % this.alignment === 0) return;
@@ -300,7 +302,7 @@ class DirectFile extends PlainFile {
 
   override read(into: Uint8Array, offset: number): void {
     this.#requireAligned("read", offset, into.length);
-    if (this.#ahead?.take(into, offset)) return;
+    if (this.ahead.take(into, offset)) return;
     for (let at = 0; at < into.length;) {
       const want = Math.min(DIRECT_CHUNK_BYTES, into.length - at);
       const done = this.libc.pread(
@@ -325,7 +327,7 @@ class DirectFile extends PlainFile {
 
   override write(from: Uint8Array, offset: number): void {
     this.#requireAligned("write", offset, from.length);
-    this.#ahead?.invalidate(offset, from.length);
+    this.ahead.invalidate(offset, from.length);
     for (let at = 0; at < from.length;) {
       const chunk = from.subarray(at, at + DIRECT_CHUNK_BYTES);
       this.#memory.set(chunk);
@@ -346,41 +348,23 @@ class DirectFile extends PlainFile {
     if (this.descriptor === CLOSED) throw systemError(EBADF, "read ahead in", this.path);
   }
 
-  announce(offset: number, length: number): void {
-    if (this.descriptor === CLOSED) return;
-    if (offset % this.alignment !== 0 || length % this.alignment !== 0) return;
-    if (this.#ahead === undefined) this.#ahead = openReadAhead(this.descriptor);
-    this.#ahead?.announce(offset, length);
-  }
-
-  forgetAnnounced(): void {
-    this.#ahead?.forget();
-  }
-
   /** All other ways to change data: holes, zeroes, discards. */
   protected override changing(offset: number, length: number): void {
-    this.#ahead?.invalidate(offset, length);
+    this.ahead.invalidate(offset, length);
   }
 
   override truncate(size: number): void {
-    this.#ahead?.forget();
+    this.ahead.forget();
     super.truncate(size);
   }
 
   override close(): void {
-    const ahead = this.#ahead;
-    this.#ahead = null;
     try {
-      ahead?.close();
+      this.ahead.close();
     } finally {
       super.close();
     }
   }
-}
-
-function openReadAhead(descriptor: number): ReadAhead | null {
-  const ring = openReadRing(descriptor, AHEAD_READS_MAX, AHEAD_BYTES_MAX);
-  return ring === null ? null : new ReadAhead(ring, () => monotonicUs() / 1000);
 }
 
 function openDescriptor(path: string, flags: number): number {

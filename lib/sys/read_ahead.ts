@@ -9,6 +9,7 @@
  *
  * @module
  */
+import type { FileAhead } from "./file_access.ts";
 import type { ReadRing } from "./io_uring.ts";
 import { AHEAD_MS_MAX, AHEAD_READ_BYTES_MAX, AHEAD_UNIT_BYTES } from "./limits.ts";
 
@@ -29,23 +30,24 @@ interface Slot {
 }
 
 /** The reads ahead of one file. */
-export class ReadAhead {
-  readonly #ring: ReadRing;
+export class ReadAhead implements FileAhead {
+  readonly #open: () => ReadRing | null;
   readonly #now_ms: () => number;
+  /** Null if there is none to be had; undefined before it is needed. */
+  #ring: ReadRing | null | undefined;
   /** Those that have memory, by tag, oldest first. */
   readonly #slots = new Map<number, Slot>();
   /** Those that somebody may get, by offset. */
   readonly #byOffset = new Map<number, Slot>();
   /** 1 for each unit of memory that is in use. */
-  readonly #used: Uint8Array;
+  #used = new Uint8Array(0);
   #nextUnit = 0;
   #nextTag = 1;
 
-  /** Takes over the ring. `now_ms` is the time from any beginning. */
-  constructor(ring: ReadRing, now_ms: () => number) {
-    this.#ring = ring;
+  /** `open` gives a ring at the first announcement, or null if there is none. `now_ms` is any clock. */
+  constructor(open: () => ReadRing | null, now_ms: () => number) {
+    this.#open = open;
     this.#now_ms = now_ms;
-    this.#used = new Uint8Array(Math.floor(ring.memory.length / AHEAD_UNIT_BYTES));
   }
 
   /** Reads that are under way or wait to be asked for, void ones included. */
@@ -53,11 +55,13 @@ export class ReadAhead {
     return this.#slots.size;
   }
 
-  /** Begins to read a range; does nothing if there is no room for it. It is submitted with the next `take`. */
+  /** See FileAhead. It is submitted with the next `look` or `take`. */
   announce(offset: number, length: number): void {
     if (length > AHEAD_READ_BYTES_MAX || this.#byOffset.has(offset)) return;
+    const ring = this.#ring === undefined ? this.#openRing() : this.#ring;
+    if (ring === null) return;
     const units = Math.ceil(length / AHEAD_UNIT_BYTES);
-    const unit = this.#makeRoom(units);
+    const unit = this.#makeRoom(ring, units);
     if (unit < 0) return;
     this.#used.fill(1, unit, unit + units);
     const tag = this.#nextTag;
@@ -67,24 +71,40 @@ export class ReadAhead {
     const slot: Slot = { tag, offset, length, unit, units, begun_ms, state, void: false };
     this.#slots.set(tag, slot);
     this.#byOffset.set(offset, slot);
-    this.#ring.begin(tag, unit * AHEAD_UNIT_BYTES, length, offset);
+    ring.begin(tag, unit * AHEAD_UNIT_BYTES, length, offset);
+  }
+
+  /** See FileAhead. */
+  isUnderWay(offset: number, length: number): boolean {
+    return this.#byOffset.size > 0 && this.#find(offset, length)?.state === "under way";
+  }
+
+  /** See FileAhead. */
+  look(wait: boolean): void {
+    const ring = this.#ring;
+    if (ring === null || ring === undefined || ring.inFlight === 0) return;
+    if (wait) ring.wait();
+    else ring.submit();
+    this.#reap(ring);
   }
 
   /** Submits what was announced; fills `into` if its range was read ahead, waiting for it. False if it was not. */
   take(into: Uint8Array, offset: number): boolean {
-    this.#ring.submit();
+    const ring = this.#ring;
+    if (ring === null || ring === undefined) return false;
+    ring.submit();
     const slot = this.#find(offset, into.length);
     if (slot === null) return false;
     // What is still under way is as new as a read that begins now.
     const stale = slot.state === "done" && this.#isStale(slot);
     while (slot.state === "under way") {
-      this.#ring.wait();
-      this.#reap();
+      ring.wait();
+      this.#reap(ring);
     }
     const usable = slot.state === "done" && !stale;
     if (usable) {
       const at = slot.unit * AHEAD_UNIT_BYTES + offset - slot.offset;
-      into.set(this.#ring.memory.subarray(at, at + into.length));
+      into.set(ring.memory.subarray(at, at + into.length));
     }
     // Parts of a range are asked for in their order.
     if (!usable || offset + into.length === slot.offset + slot.length) this.#drop(slot);
@@ -99,19 +119,29 @@ export class ReadAhead {
     }
   }
 
-  /** Nothing that was read so far is given. */
+  /** See FileAhead. */
   forget(): void {
     for (const slot of [...this.#byOffset.values()]) this.#drop(slot);
   }
 
   /** Waits for what is under way, and gives the ring back. Throws what waiting throws: the ring is kept then. */
   close(): void {
+    const ring = this.#ring;
+    this.#ring = null;
     this.forget();
-    while (this.#ring.inFlight > 0) {
-      this.#ring.wait();
-      this.#reap();
+    if (ring === null || ring === undefined) return;
+    while (ring.inFlight > 0) {
+      ring.wait();
+      this.#reap(ring);
     }
-    this.#ring.close();
+    ring.close();
+  }
+
+  #openRing(): ReadRing | null {
+    const ring = this.#open();
+    this.#ring = ring;
+    this.#used = new Uint8Array(Math.floor((ring?.memory.length ?? 0) / AHEAD_UNIT_BYTES));
+    return ring;
   }
 
   /** What was announced and has all of a range. */
@@ -126,8 +156,8 @@ export class ReadAhead {
   }
 
   /** Takes all completions that are there. */
-  #reap(): void {
-    for (let done = this.#ring.next(); done !== null; done = this.#ring.next()) {
+  #reap(ring: ReadRing): void {
+    for (let done = ring.next(); done !== null; done = ring.next()) {
       const slot = this.#slots.get(done.tag);
       if (slot === undefined) throw new Error(`Cannot find the read ${done.tag}: it was not begun`);
       // One that ends early is read again: it ends at the end of the file, or for a reason that shows.
@@ -154,14 +184,14 @@ export class ReadAhead {
   }
 
   /** The first of so many free units, or -1. Only what is stale gives way: the oldest is asked for next. */
-  #makeRoom(units: number): number {
-    this.#reap();
+  #makeRoom(ring: ReadRing, units: number): number {
+    this.#reap(ring);
     let unit = this.#findUnits(units);
     if (unit < 0) {
       for (const slot of [...this.#byOffset.values()]) if (this.#isStale(slot)) this.#drop(slot);
       unit = this.#findUnits(units);
     }
-    return this.#ring.room > 0 ? unit : -1;
+    return ring.room > 0 ? unit : -1;
   }
 
   /** So many free units in a row, from where the last ones were found on; -1 if there are none. */
