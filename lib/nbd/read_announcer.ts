@@ -9,12 +9,15 @@
 import type { Device } from "../block/device.ts";
 import { type FrameFormat, ProtocolError } from "../stream/frame.ts";
 import { COMMAND } from "./constants.ts";
+import { AHEAD_READS_MAX } from "./limits.ts";
 import { RequestHeader } from "./requests.ts";
 
 /** Tells the Device of the reads of one connection. */
 export class ReadAnnouncer {
   /** Reads that were looked at and are not served yet. */
   waiting = 0;
+  /** There were reads in what it looked at last. */
+  hasReads = true;
   /** The storage was told of reads that may not have been served. */
   announced = false;
 
@@ -46,6 +49,7 @@ export class ReadAnnouncer {
   look(chunk: Uint8Array, whole: boolean): void {
     if (whole) this.#begin();
     if (!this.#synchronous) return;
+    this.hasReads = false;
     try {
       this.#lookAt(chunk);
     } catch (error) {
@@ -124,8 +128,9 @@ export class ReadAnnouncer {
     if (this.#extended) header.decodeExtended(view, start);
     else header.decodeCompact(view, start);
     if (header.type !== COMMAND.READ) return;
+    this.hasReads = true;
     this.waiting += 1;
-    if (first) return;
+    if (first || this.waiting > AHEAD_READS_MAX) return;
     this.announced = true;
     this.#device.willRead(header.offset, header.length);
   }

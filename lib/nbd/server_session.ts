@@ -196,12 +196,12 @@ export class NbdServerSession implements BlockingSession {
 
   /**
    * Behind a request with a long payload probably comes another one: only its header is to be read, so that
-   * the payload can be received to where it belongs.
+   * the payload can be received to where it belongs. Of reads only so many are taken as can be announced.
    */
   get inputBytesMax(): number {
     if (this.#bulk) return this.#headerBytes;
-    const { waiting } = this.#announcer;
-    return waiting === 0 ? Infinity : (AHEAD_READS_MAX - waiting) * this.#headerBytes;
+    if (!this.#announcer.hasReads || !this.#device.wantsAhead) return Infinity;
+    return Math.max(1, AHEAD_READS_MAX - this.#announcer.waiting) * this.#headerBytes;
   }
 
   /** See BlockingSession. */
