@@ -16,8 +16,6 @@ import { RequestHeader } from "./requests.ts";
 export class ReadAnnouncer {
   /** Reads that were looked at and are not served yet. */
   waiting = 0;
-  /** There were reads in what it looked at last. */
-  hasReads = true;
   /** The storage was told of reads that may not have been served. */
   announced = false;
 
@@ -27,6 +25,9 @@ export class ReadAnnouncer {
   readonly #header = new RequestHeader();
   /** It knows where frames begin: it has seen all since a moment at which every frame had come whole. */
   #synchronous = false;
+  /** What it is told of as soon as others are served, from `#laterAt` on. */
+  #later: { readonly offset: number; readonly length: number }[] = [];
+  #laterAt = 0;
   /** The next frame is the first of those that wait: it is about to be served, and nothing is gained. */
   #first = false;
   /** Bytes to come that belong to a frame whose header was seen. */
@@ -49,7 +50,6 @@ export class ReadAnnouncer {
   look(chunk: Uint8Array, whole: boolean): void {
     if (whole) this.#begin();
     if (!this.#synchronous) return;
-    this.hasReads = false;
     try {
       this.#lookAt(chunk);
     } catch (error) {
@@ -67,13 +67,24 @@ export class ReadAnnouncer {
 
   /** A read is served. */
   served(): void {
-    if (this.waiting > 0) this.waiting -= 1;
+    if (this.waiting === 0) return;
+    this.waiting -= 1;
+    const next = this.#later[this.#laterAt];
+    if (next === undefined) return;
+    this.#laterAt += 1;
+    this.#tell(next.offset, next.length);
+  }
+
+  /** Of the reads that wait, those that the storage is told of later: they are the last. */
+  get untold(): number {
+    return this.#later.length - this.#laterAt;
   }
 
   /** Bytes come that are not looked at, or none come any more: reads are announced again when nothing waits. */
   lose(): void {
     this.#synchronous = false;
-    this.waiting = 0;
+    this.waiting = this.#laterAt = 0;
+    if (this.#later.length > 0) this.#later = [];
   }
 
   /** The storage need not keep what it has of reads that were announced. */
@@ -88,7 +99,9 @@ export class ReadAnnouncer {
     this.#synchronous = true;
     this.#skip = this.#headFilled = 0;
     this.#first = this.waiting === 0;
-    if (this.#first) this.announced = false;
+    if (!this.#first) return;
+    this.announced = false;
+    this.#later.length = this.#laterAt = 0;
   }
 
   #lookAt(chunk: Uint8Array): void {
@@ -128,10 +141,15 @@ export class ReadAnnouncer {
     if (this.#extended) header.decodeExtended(view, start);
     else header.decodeCompact(view, start);
     if (header.type !== COMMAND.READ) return;
-    this.hasReads = true;
     this.waiting += 1;
-    if (first || this.waiting > AHEAD_READS_MAX) return;
+    if (first) return;
+    const { offset, length } = header;
+    if (this.waiting - this.untold <= AHEAD_READS_MAX) this.#tell(offset, length);
+    else this.#later.push({ offset, length });
+  }
+
+  #tell(offset: number, length: number): void {
     this.announced = true;
-    this.#device.willRead(header.offset, header.length);
+    this.#device.willRead(offset, length);
   }
 }

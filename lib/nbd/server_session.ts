@@ -196,12 +196,10 @@ export class NbdServerSession implements BlockingSession {
 
   /**
    * Behind a request with a long payload probably comes another one: only its header is to be read, so that
-   * the payload can be received to where it belongs. Of reads only so many are taken as can be announced.
+   * the payload can be received to where it belongs.
    */
   get inputBytesMax(): number {
-    if (this.#bulk) return this.#headerBytes;
-    if (!this.#announcer.hasReads || !this.#device.wantsAhead) return Infinity;
-    return Math.max(1, AHEAD_READS_MAX - this.#announcer.waiting) * this.#headerBytes;
+    return this.#bulk ? this.#headerBytes : Infinity;
   }
 
   /** See BlockingSession. */
@@ -286,7 +284,7 @@ export class NbdServerSession implements BlockingSession {
     try {
       if (paced || this.#parked.length > 0) this.#serveParked(false);
       while (!this.#leaving) {
-        this.#stalled = this.#turnLeft <= 0 || this.#full();
+        this.#stalled = this.#turnLeft <= 0 || this.#full() || (paced && this.#allParked());
         if (this.#stalled || !this.#next()) break;
       }
       // Nothing else is to be done than to wait for the storage.
@@ -325,6 +323,13 @@ export class NbdServerSession implements BlockingSession {
       if (!wait || this.#turnLeft !== before) return;
       ahead?.look(true);
     }
+  }
+
+  /** True if what comes next are reads that the storage is not told of before others are done. */
+  #allParked(): boolean {
+    const { waiting, untold } = this.#announcer;
+    const { length } = this.#parked;
+    return untold > 0 && length > 0 && length >= waiting - untold;
   }
 
   /** True for a read that would wait for the storage, which works on it. */
