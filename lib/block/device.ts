@@ -11,6 +11,7 @@ import { emulate, type Emulated } from "./emulate.ts";
 import { BlockError, hasErrno, toBlockError } from "./errors.ts";
 import { BufferPool } from "./pool.ts";
 import {
+  QUICK_READS_MIN,
   SLOW_READ_BYTES_PER_US,
   SLOW_READ_US,
   SLOW_READ_WEIGHT,
@@ -92,6 +93,8 @@ export class Device implements AsyncDisposable {
   #hold: Promise<unknown> | null = null;
   /** Slow reads of late, weighed: see `wantsAhead`. */
   #slowReads = 0;
+  /** Quick reads since the last slow one, counted while more slow ones are to be expected. */
+  #quickReads = 0;
 
   /** Takes over `backend`, which it disposes at its own end. Throws EINVAL for an impossible geometry. */
   constructor(backend: Backend, options: DeviceOptions) {
@@ -142,6 +145,11 @@ export class Device implements AsyncDisposable {
     const backend = this.#backend;
     if (this.#slowReads <= SLOW_READS_MIN && backend.ahead === undefined) return false;
     return backend.willRead !== undefined;
+  }
+
+  /** While it wants reads ahead: the next read probably waits, so that nothing should wait for it. */
+  get readsWait(): boolean {
+    return this.#quickReads < QUICK_READS_MIN || this.#backend.ahead !== undefined;
   }
 
   /** A read of this range is going to be submitted, behind others. Never fails; what is no range is ignored. */
@@ -361,7 +369,11 @@ export class Device implements AsyncDisposable {
     const limitUs = SLOW_READ_US + length / SLOW_READ_BYTES_PER_US;
     if (latencyUs > limitUs) {
       this.#slowReads = Math.min(SLOW_READS_MAX, this.#slowReads + SLOW_READ_WEIGHT);
-    } else if (this.#slowReads > 0) this.#slowReads -= 1;
+      this.#quickReads = 0;
+    } else if (this.#slowReads > 0) {
+      this.#slowReads -= 1;
+      this.#quickReads += 1;
+    }
   }
 
   #explain(error: unknown, verb: string): BlockError {

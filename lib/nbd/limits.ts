@@ -48,7 +48,5 @@ export const REQUESTS_PER_TURN_MAX = 256;
 export const BULK_FRAME_BYTES_MIN: number = 32 * KIB;
 /** Shortest read, in bytes, whose data go from file to socket by way of a pipe: shorter ones cost less copied. */
 export const POUR_BYTES_MIN: number = 32 * KIB;
-/** Reads of one connection that are served in a turn, while reads wait for a disk. */
-export const AHEAD_READS_PER_TURN = 1;
 /** Reads of one connection that the storage is told of before they are served. */
 export const AHEAD_READS_MAX = 128;

@@ -30,7 +30,6 @@ import { COMMAND } from "./constants.ts";
 import type { HandshakeState } from "./export_info.ts";
 import {
   AHEAD_READS_MAX,
-  AHEAD_READS_PER_TURN,
   BULK_FRAME_BYTES_MIN,
   OUTPUT_BATCH_BYTES,
   REQUESTS_PER_TURN_MAX,
@@ -83,9 +82,9 @@ export class NbdServerSession implements BlockingSession {
   #paced = false;
   /** Reads that are under way with the storage, in their order. */
   #parked: RequestHeader[] = [];
-  /** How much is left to be served in this turn, and what a read counts there; any other request counts 1. */
+  /** Requests that may still be served in this turn, and whether a read may end it. */
   #turnLeft = 0;
-  #readWeight = 1;
+  #pacing = false;
   /** The request in `#header` waits for memory. */
   #deferred = false;
   #draining = false;
@@ -280,7 +279,7 @@ export class NbdServerSession implements BlockingSession {
     const { stopping } = this.#commands;
     const paced = this.#device.wantsAhead && !stopping;
     this.#turnLeft = stopping ? Infinity : REQUESTS_PER_TURN_MAX;
-    this.#readWeight = paced ? REQUESTS_PER_TURN_MAX / AHEAD_READS_PER_TURN : 1;
+    this.#pacing = paced;
     try {
       if (paced || this.#parked.length > 0) this.#serveParked(false);
       while (!this.#leaving) {
@@ -351,7 +350,7 @@ export class NbdServerSession implements BlockingSession {
       return false;
     }
     this.#requestCount += 1;
-    if (this.#readWeight > 1 && this.#isUnderWay(header)) {
+    if (this.#pacing && this.#isUnderWay(header)) {
       this.#parked.push(header);
       this.#header = new RequestHeader();
     } else this.#serve(header);
@@ -359,12 +358,12 @@ export class NbdServerSession implements BlockingSession {
   }
 
   #serve(header: RequestHeader): void {
-    if (header.type === COMMAND.READ) {
-      this.#announcer.served();
-      this.#turnLeft -= this.#readWeight;
-    } else this.#turnLeft -= 1;
-    if (header.type === COMMAND.DISC) this.#leave();
-    else this.#commands.run(header, this.#splitter);
+    this.#turnLeft -= 1;
+    if (header.type === COMMAND.READ) this.#announcer.served();
+    if (header.type === COMMAND.DISC) return this.#leave();
+    this.#commands.run(header, this.#splitter);
+    // The replies so far leave before the next read is waited for.
+    if (this.#pacing && header.type === COMMAND.READ && this.#device.readsWait) this.#turnLeft = 0;
   }
 
   /** Decodes the next request into the header; false if there is none yet. */
