@@ -8,8 +8,7 @@
  * While memory is scarce, because all connections together hold much, a long read waits until it is
  * not: small requests go on, so that clients which do not read their replies slow down only what is big.
  *
- * Where reads wait for a disk only few are served in a turn: their replies leave at once, and what the
- * client sends for them is received, and told to the storage, while the others wait for their turn.
+ * A read that had to wait for a disk ends its turn: replies leave at once, and what the client sends for them is received, and told to the storage, while the others wait for their turn.
  *
  * @module
  */
@@ -78,7 +77,7 @@ export class NbdServerSession implements BlockingSession {
   #backlog: Uint8Array[] = [];
   /** Requests wait because of a limit. */
   #stalled = false;
-  /** What waits does so because few reads are served in a turn, and for no other reason. */
+  /** What waits does so because a read has ended its turn, and for no other reason. */
   #paced = false;
   /** Reads that are under way with the storage, in their order. */
   #parked: RequestHeader[] = [];

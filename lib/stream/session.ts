@@ -87,7 +87,7 @@ export interface BlockingSession extends ByteSession {
   /** How the peer broke the protocol, null if it did not; it may show without `receive` throwing. */
   readonly failure: Error | null;
   /**
-   * Requests wait only because few are served in a turn: after each output others, and what has come
+   * Requests wait only for their turn: after each output others, and what has come
    * meanwhile, have their turn.
    */
   readonly paced: boolean;
