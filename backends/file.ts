@@ -83,6 +83,23 @@ function isUnsupported(error: unknown): boolean {
   return error instanceof Error && "code" in error && error.code === "EOPNOTSUPP";
 }
 
+/** How reads are announced: to the page cache or, past it, to the file. */
+function reading(file: RawFile): Pick<Backend, "willRead" | "ahead"> {
+  const { ahead } = file;
+  if (ahead !== undefined) {
+    return { willRead: (offset, length) => ahead.announce(offset, length), ahead };
+  }
+  return {
+    willRead: (offset, length) => {
+      try {
+        file.readAhead(offset, length);
+      } catch {
+        // The read itself will tell what is wrong.
+      }
+    },
+  };
+}
+
 function makeBackend(file: RawFile, { discard }: FileOptions, { mayBlock }: OpenContext): Backend {
   let geometry = findGeometry(file);
   const trim = (offset: number, length: number): void => file.discard(offset, length);
@@ -102,13 +119,7 @@ function makeBackend(file: RawFile, { discard }: FileOptions, { mayBlock }: Open
         return map === undefined ? map = file.map?.() ?? null : map;
       },
     }),
-    willRead: (offset, length) => {
-      try {
-        file.readAhead(offset, length);
-      } catch {
-        // The read itself will tell what is wrong.
-      }
-    },
+    ...reading(file),
     write: (from, offset) => file.write(from, offset),
     flush: makeFlush(file, mayBlock),
     ...(discard ? { trim } : {}),

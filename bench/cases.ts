@@ -98,7 +98,7 @@ async function withServer<T>(
   const own = await Deno.makeTempDir({ dir: folder });
   const file = join(folder, "disk.img");
   // Runs after the first may find what others have written: it is data all the same.
-  if (storage === "file" && first) await Deno.copyFile(image, file);
+  if (storage !== "memory" && first) await Deno.copyFile(image, file);
   const running = await server.start(storage, own, file, bench.plan.diskBytes);
   try {
     if (storage === "memory") await command("nbdcopy", [image, running.uri]);
@@ -229,13 +229,13 @@ const IDLE_CASE: Case = {
     }),
 };
 
-/** Data that are not in the page cache. */
+/** Data that are not in the page cache, or are read past it. */
 function coldCase(load: Load, title: string): Case {
   return {
-    name: `cold ${load.name}`,
+    name: `cold ${load.storage} ${load.name} depth ${load.depth}`,
     metrics: [{ id: "rate", title, unit: "requests/s", better: "more" }],
     measure: (bench, server) =>
-      withServer(bench, server, "file", async (running, file) => {
+      withServer(bench, server, load.storage, async (running, file) => {
         const { seconds, diskBytes } = bench.plan;
         // What is dirty stays; then the file's pages are given up.
         await command("dd", [`of=${file}`, "oflag=nocache", "conv=notrunc,fdatasync", "count=0"]);
@@ -291,8 +291,13 @@ const LARGE_CASE: Case = {
 
 const NONE = { rate: NaN, latency: NaN, memory: NaN };
 
-function coldLoad(pattern: Load["pattern"], block: number): Load {
-  return { name: pattern, storage: "file", pattern, block, depth: 16 };
+function coldLoad(
+  pattern: Load["pattern"],
+  block: number,
+  depth: number,
+  storage: Storage = "file",
+): Load {
+  return { name: pattern, storage, pattern, block, depth };
 }
 
 /** All cases that the page shows, in its order. */
@@ -303,8 +308,15 @@ export const CASES: readonly Case[] = [
   }),
   BUSY_CASE,
   IDLE_CASE,
-  coldCase(coldLoad("randread", 4 * KIB), "cold data, 4 KiB random read, depth 16"),
-  coldCase(coldLoad("read", 256 * KIB), "cold data, 256 KiB sequential read, depth 16"),
+  coldCase(coldLoad("randread", 4 * KIB, 16), "cold data, 4 KiB random read, depth 16"),
+  coldCase(coldLoad("randread", 4 * KIB, 64), "cold data, 4 KiB random read, depth 64"),
+  coldCase(coldLoad("read", 256 * KIB, 16), "cold data, 256 KiB sequential read, depth 16"),
+  ...[1, 16, 64].map((depth) =>
+    coldCase(
+      coldLoad("randread", 4 * KIB, depth, "direct"),
+      `direct I/O, 4 KiB random read, depth ${depth}`,
+    )
+  ),
   LARGE_CASE,
 ];
 

@@ -8,8 +8,11 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { command, firstLine, pinning } from "./commands.ts";
 
-/** What a server serves: memory of its own, or one raw file that all servers share in turn. */
-export type Storage = "memory" | "file";
+/**
+ * What a server serves: memory of its own, or one raw file that all servers share in turn, through the
+ * page cache or past it.
+ */
+export type Storage = "memory" | "file" | "direct";
 
 /** A server that runs. */
 export interface Running {
@@ -116,38 +119,56 @@ export function startDmu(folder: string, args: readonly string[]): Promise<Runni
   ]);
 }
 
+const NO_DIRECT = "it has no direct I/O";
+
+/** The file, for a server that knows no other way than through the page cache. */
+function buffered(storage: Storage, file: string): string {
+  if (storage === "direct") throw new Error(NO_DIRECT);
+  return file;
+}
+
+function dmuSpec(storage: Storage, file: string, size: number): string {
+  if (storage === "memory") return `memory:${size}`;
+  return storage === "direct" ? `file:${file}?direct` : `file:${file}`;
+}
+
 /** All servers; the first is the one that the others are compared with. */
 export const SERVERS: readonly Server[] = [
   {
     name: "dmu",
     version: [...DMU, "version"],
-    notes: { memory: "memory backend", file: "file backend" },
+    notes: { memory: "memory backend", file: "file backend", direct: "file backend, direct" },
     start: (storage, folder, file, size) =>
       startDmu(folder, [
         "--control",
         "none",
-        `default=${storage === "memory" ? `memory:${size}` : `file:${file}`}`,
+        `default=${dmuSpec(storage, file, size)}`,
       ]),
   },
   {
     name: "nbdkit",
     version: ["nbdkit", "--version"],
-    notes: { memory: "memory plugin", file: "file plugin" },
-    start: (storage, folder, file, size) =>
-      start(folder, [
+    notes: { memory: "memory plugin", file: "file plugin", direct: NO_DIRECT },
+    start: async (storage, folder, file, size) =>
+      await start(folder, [
         ...["nbdkit", "--foreground", "--unix", join(folder, "socket")],
-        ...(storage === "memory" ? ["memory", String(size)] : ["file", file]),
+        ...(storage === "memory" ? ["memory", String(size)] : ["file", buffered(storage, file)]),
       ]),
   },
   {
     name: "qemu-nbd",
     version: ["qemu-nbd", "--version"],
-    notes: { memory: "raw file in /dev/shm, as it has no memory of its own", file: "raw file" },
+    notes: {
+      memory: "raw file in /dev/shm, as it has no memory of its own",
+      file: "raw file",
+      direct: "raw file, --cache=none --aio=io_uring",
+    },
     start(storage, folder, file, size): Promise<Running> {
+      const direct = storage === "direct" ? ["--cache=none", "--aio=io_uring"] : [];
       const begin = (path: string): Promise<Running> =>
         start(folder, [
           ...["qemu-nbd", "--socket", join(folder, "socket"), "--persistent", "--shared=0"],
-          ...["--format=raw", path],
+          ...[...direct, "--format=raw", path],
         ]);
       return storage === "memory" ? onScratch(size, begin) : begin(file);
     },
@@ -155,10 +176,14 @@ export const SERVERS: readonly Server[] = [
   {
     name: "nbd-server",
     version: ["nbd-server", "-V"],
-    notes: { memory: "raw file in /dev/shm, as it has no memory of its own", file: "raw file" },
-    start: (storage, folder, file, size) =>
+    notes: {
+      memory: "raw file in /dev/shm, as it has no memory of its own",
+      file: "raw file",
+      direct: NO_DIRECT,
+    },
+    start: async (storage, folder, file, size) =>
       storage === "memory"
-        ? onScratch(size, (path) => startNbdServer(folder, path))
-        : startNbdServer(folder, file),
+        ? await onScratch(size, (path) => startNbdServer(folder, path))
+        : await startNbdServer(folder, buffered(storage, file)),
   },
 ];

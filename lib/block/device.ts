@@ -11,6 +11,7 @@ import { emulate, type Emulated } from "./emulate.ts";
 import { BlockError, hasErrno, toBlockError } from "./errors.ts";
 import { BufferPool } from "./pool.ts";
 import {
+  QUICK_READS_MIN,
   SLOW_READ_BYTES_PER_US,
   SLOW_READ_US,
   SLOW_READ_WEIGHT,
@@ -26,7 +27,7 @@ import {
   type Tap,
 } from "./request.ts";
 import { Statistics } from "./statistics.ts";
-import type { Backend, Geometry, Maybe } from "./types.ts";
+import type { Backend, Geometry, Maybe, ReadsAhead } from "./types.ts";
 import { validateGeometry, validateRequest } from "./validate.ts";
 
 /** Settings of a Device. */
@@ -99,6 +100,8 @@ export class Device implements AsyncDisposable {
   #hold: Promise<unknown> | null = null;
   /** Slow reads of late, weighed: see `wantsAhead`. */
   #slowReads = 0;
+  /** Quick reads since the last slow one, counted while more slow ones are to be expected. */
+  #quickReads = 0;
 
   /** Takes over `backend`, which it disposes at its own end. Throws EINVAL for an impossible geometry. */
   constructor(backend: Backend, options: DeviceOptions) {
@@ -143,12 +146,22 @@ export class Device implements AsyncDisposable {
 
   /** Requests that are known of ahead cost less: see `willSubmit`. */
   get wantsAhead(): boolean {
-    return this.#readsAhead || this.bitmaps?.wantsAhead === true;
+    return this.readsAhead || this.bitmaps?.wantsAhead === true;
   }
 
-  /** Reads are slow at present, as they are when no cache has what they ask for, and the storage wants to know. */
-  get #readsAhead(): boolean {
-    return this.#slowReads > SLOW_READS_MIN && this.#backend.willRead !== undefined;
+  /**
+   * Reads are slow at present, as they are when no cache has what they ask for, or always, and the storage
+   * wants to know of several ahead: see Backend.willRead.
+   */
+  get readsAhead(): boolean {
+    const backend = this.#backend;
+    if (this.#slowReads <= SLOW_READS_MIN && backend.ahead === undefined) return false;
+    return backend.willRead !== undefined;
+  }
+
+  /** While reads are told ahead: the next one probably waits, so that nothing should wait for it. */
+  get readsWait(): boolean {
+    return this.#quickReads < QUICK_READS_MIN || this.#backend.ahead !== undefined;
   }
 
   /**
@@ -181,11 +194,12 @@ export class Device implements AsyncDisposable {
 
   /** A request is going to be submitted, behind others. Never fails; what is no range is ignored. */
   willSubmit(operation: "read" | "write", offset: number, length: number): void {
-    const { size, maximum, readOnly } = this.#backend.geometry;
+    const { size, minimum, maximum, readOnly } = this.#backend.geometry;
     if (length < 1 || length > maximum || offset + length > size) return;
+    if (offset % minimum !== 0 || length % minimum !== 0) return;
     if (operation === "write") {
       if (!readOnly) this.bitmaps?.willChange(offset, length);
-    } else if (this.#readsAhead) this.#backend.willRead?.(offset, length);
+    } else if (this.readsAhead) this.#backend.willRead?.(offset, length);
   }
 
   /**
@@ -194,6 +208,11 @@ export class Device implements AsyncDisposable {
    */
   toldAhead(): void {
     this.#clock.now();
+  }
+
+  /** What became of ranges of `willRead`; null if the storage does not tell. */
+  get ahead(): ReadsAhead | null {
+    return this.#backend.ahead ?? null;
   }
 
   /** Requests that have entered and are not done. */
@@ -373,6 +392,8 @@ export class Device implements AsyncDisposable {
 
   #failed(request: Request, token: number, startUs: number, error: unknown): BlockError {
     const explained = this.#explain(error, request.operation);
+    // It may have been announced, and have failed before the storage heard of it.
+    if (request.operation === "read") this.#backend.ahead?.forget();
     this.#done(request, token, startUs, explained);
     return explained;
   }
@@ -399,7 +420,11 @@ export class Device implements AsyncDisposable {
     const limitUs = SLOW_READ_US + length / SLOW_READ_BYTES_PER_US;
     if (latencyUs > limitUs) {
       this.#slowReads = Math.min(SLOW_READS_MAX, this.#slowReads + SLOW_READ_WEIGHT);
-    } else if (this.#slowReads > 0) this.#slowReads -= 1;
+      this.#quickReads = 0;
+    } else if (this.#slowReads > 0) {
+      this.#slowReads -= 1;
+      this.#quickReads += 1;
+    }
   }
 
   #explain(error: unknown, verb: string): BlockError {

@@ -60,6 +60,19 @@ export interface Extent {
   readonly zero: boolean;
 }
 
+/** What became of ranges that were announced with `willRead`. */
+export interface ReadsAhead {
+  /** The range was announced, and is not there yet: a read of it would wait. */
+  isUnderWay(offset: number, length: number): boolean;
+  /** Takes note of what is there by now; with `wait` at least one range more is, if any is under way. */
+  look(wait: boolean): void;
+  /**
+   * Ranges that were announced and not read since then may never be: whatever was fetched for them is given
+   * up, so that no later read gets it. Never fails.
+   */
+  forget(): void;
+}
+
 /**
  * Storage behind a block device. Block verbs only: a backend knows of no protocol, export or socket.
  *
@@ -90,6 +103,8 @@ export interface Backend extends AsyncDisposable {
    * begins with it, and does not wait. It never fails.
    */
   willRead?(offset: number, length: number): void;
+  /** Storage that tells what of the ranges of `willRead` is there; it is told of them also if reads are quick. */
+  readonly ahead?: ReadsAhead;
   /** Stores `from` at `offset`. */
   write(from: Uint8Array, offset: number, options: WriteOptions): Maybe<void>;
   /** Makes durable every write that was completed before this call. */

@@ -383,6 +383,11 @@ export class SessionLoop {
       }
       this.#releaseOutput(connection);
       if (resumed) this.#timed.delete(connection);
+      if (session.paced) {
+        this.#listenTo(connection, session.ready && !connection.inputEnded ? POLL_IN : 0);
+        this.#enqueue(connection);
+        return false;
+      }
     }
   }
 
@@ -507,7 +512,7 @@ export class SessionLoop {
       const { session, seenBytes, phase } = connection;
       if (phase !== "open") continue;
       connection.seenBytes = session.receivedBytes;
-      if (session.receivedBytes !== seenBytes || !session.ready) continue;
+      if (session.receivedBytes !== seenBytes || !session.ready || session.paced) continue;
       if (session.pendingBytes <= scarcePartialBytes) continue;
       const reason = "it has stopped in the middle of a request while memory is scarce";
       this.#end(connection, new Error(reason));

@@ -50,3 +50,5 @@ export const BULK_FRAME_BYTES_MIN: number = 32 * KIB;
 export const POUR_BYTES_MIN: number = 32 * KIB;
 /** Shortest read, in bytes, whose data are sent from storage that is memory: shorter ones are copied. */
 export const LOCATE_BYTES_MIN = 1_024;
+/** Reads of one connection that the storage is told of before they are served. */
+export const AHEAD_READS_MAX = 128;

@@ -8,6 +8,8 @@
  * While memory is scarce, because all connections together hold much, a long read waits until it is
  * not: small requests go on, so that clients which do not read their replies slow down only what is big.
  *
+ * A read that had to wait for a disk ends its turn: replies leave at once, and what the client sends for them is received, and told to the storage, while the others wait for their turn.
+ *
  * @module
  */
 import type { Device } from "../block/device.ts";
@@ -25,7 +27,13 @@ import type { PipePool } from "../sys/pipe.ts";
 import { FrameSplitter } from "../stream/splitter.ts";
 import { COMMAND } from "./constants.ts";
 import type { HandshakeState } from "./export_info.ts";
-import { BULK_FRAME_BYTES_MIN, OUTPUT_BATCH_BYTES, REQUESTS_PER_TURN_MAX } from "./limits.ts";
+import {
+  AHEAD_READS_MAX,
+  BULK_FRAME_BYTES_MIN,
+  OUTPUT_BATCH_BYTES,
+  REQUESTS_PER_TURN_MAX,
+} from "./limits.ts";
+import { RequestAnnouncer } from "./request_announcer.ts";
 import { COMPACT_REQUESTS, EXTENDED_REQUESTS } from "./request_format.ts";
 import { RequestHeader } from "./requests.ts";
 import { ServerCommands } from "./server_commands.ts";
@@ -56,6 +64,7 @@ export class NbdServerSession implements BlockingSession {
   onWake: (() => void) | null = null;
 
   readonly #extended: boolean;
+  readonly #announcer: RequestAnnouncer;
   readonly #headerBytes: number;
   readonly #batchBytes: number;
   readonly #device: Device;
@@ -63,13 +72,20 @@ export class NbdServerSession implements BlockingSession {
   readonly #splitter: FrameSplitter;
   readonly #queue: ReplyQueue;
   readonly #commands: ServerCommands;
-  readonly #header = new RequestHeader();
+  #header = new RequestHeader();
   /** View of the chunk that is being read: one for many requests. */
   #view: DataView = NO_VIEW;
   /** Chunks that the splitter has not seen. */
   #backlog: Uint8Array[] = [];
   /** Requests wait because of a limit. */
   #stalled = false;
+  /** What waits does so because a read has ended its turn, and for no other reason. */
+  #paced = false;
+  /** Reads that are under way with the storage, in their order. */
+  #parked: RequestHeader[] = [];
+  /** Requests that may still be served in this turn, and whether a read may end it. */
+  #turnLeft = 0;
+  #pacing = false;
   /** The request in `#header` waits for memory. */
   #deferred = false;
   #draining = false;
@@ -90,6 +106,7 @@ export class NbdServerSession implements BlockingSession {
     const format = state.extended ? EXTENDED_REQUESTS : COMPACT_REQUESTS;
     this.#headerBytes = format.headerLengthMin;
     this.#device = device;
+    this.#announcer = new RequestAnnouncer(device, format, state.extended);
     this.#pool = device.pool;
     this.#splitter = new FrameSplitter(format, device.pool);
     this.#queue = new ReplyQueue(device.pool, { vectors });
@@ -133,7 +150,13 @@ export class NbdServerSession implements BlockingSession {
 
   /** False while requests wait for earlier ones, and when no more are wanted. */
   get ready(): boolean {
-    return !this.#ended && !this.#leaving && !this.#stalled;
+    if (this.#ended || this.#leaving) return false;
+    return this.#paced ? this.#announcer.waiting < AHEAD_READS_MAX : !this.#stalled;
+  }
+
+  /** See BlockingSession. */
+  get paced(): boolean {
+    return this.#paced;
   }
 
   /** DISC was received or `stop` called, and all is answered; or the protocol was broken. */
@@ -147,9 +170,13 @@ export class NbdServerSession implements BlockingSession {
     // After DISC nothing may come; whatever does is ignored.
     if (this.#ended || this.#leaving) return;
     this.#receivedBytes += chunk.length;
-    if (this.#device.wantsAhead && this.pendingBytes === 0) this.#tellAhead(chunk);
+    if (this.#device.wantsAhead) {
+      const whole = this.pendingBytes === 0 && this.#backlog.length === 0;
+      this.#announcer.look(chunk, whole);
+      this.#device.toldAhead();
+    } else this.#announcer.lose();
     this.#backlog.push(chunk);
-    this.#drain();
+    if (!this.#paced) this.#drain();
     if (this.#failure !== null) throw this.#failure;
   }
 
@@ -163,7 +190,8 @@ export class NbdServerSession implements BlockingSession {
     if (this.#ended || this.#leaving) return;
     this.#receivedBytes += count;
     this.#splitter.filled(count);
-    this.#drain();
+    this.#announcer.passed(count);
+    if (!this.#paced) this.#drain();
     if (this.#failure !== null) throw this.#failure;
   }
 
@@ -189,11 +217,13 @@ export class NbdServerSession implements BlockingSession {
   /** What is to be sent next. Requests that had to wait for replies to leave are served on the way. */
   takeOutput(): BlockingOutput | null {
     if (this.#ended) return null;
-    if (this.#stalled) {
+    let output = this.#paced ? this.#queue.takeOutput() : null;
+    if (this.#stalled && output === null) {
       this.#drain();
       if (!this.#stalled) this.onWake?.();
     }
-    const output = this.#observed(this.#queue.takeOutput());
+    output ??= this.#queue.takeOutput();
+    output = this.#observed(output);
     if (output === null || !this.#stalled) return output;
     const release = (): void => {
       output.release();
@@ -231,7 +261,9 @@ export class NbdServerSession implements BlockingSession {
 
   #leave(): void {
     this.#leaving = true;
-    this.#stalled = false;
+    this.#stalled = this.#paced = false;
+    this.#parked = [];
+    this.#announcer.forget();
     this.#deferred = false;
     this.#pool.forget(this.#plenty);
     this.#splitter.reset();
@@ -253,12 +285,18 @@ export class NbdServerSession implements BlockingSession {
   #drain(): void {
     if (this.#draining || this.#leaving) return;
     this.#draining = true;
-    let left = this.#commands.stopping ? Infinity : REQUESTS_PER_TURN_MAX;
+    const { stopping } = this.#commands;
+    const paced = this.#device.readsAhead && !stopping;
+    this.#turnLeft = stopping ? Infinity : REQUESTS_PER_TURN_MAX;
+    this.#pacing = paced;
     try {
+      if (paced || this.#parked.length > 0) this.#serveParked(false);
       while (!this.#leaving) {
-        this.#stalled = left-- === 0 || this.#full();
+        this.#stalled = this.#turnLeft <= 0 || this.#full() || (paced && this.#allParked());
         if (this.#stalled || !this.#next()) break;
       }
+      // Nothing else is to be done than to wait for the storage.
+      if (this.#turnLeft === REQUESTS_PER_TURN_MAX) this.#serveParked(true);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
       this.#failure = error;
@@ -266,6 +304,9 @@ export class NbdServerSession implements BlockingSession {
     } finally {
       this.#draining = false;
     }
+    if (this.#parked.length > 0) this.#stalled = true;
+    this.#paced = this.#stalled && paced && !this.#leaving && !this.#full() &&
+      (!this.#deferred || this.#parked.length > 0);
     // What is kept for speed must not keep memory alive while the connection is idle.
     if (!this.#stalled) {
       this.#view = NO_VIEW;
@@ -273,36 +314,65 @@ export class NbdServerSession implements BlockingSession {
     }
   }
 
-  /** Tells the device of all reads and writes in a chunk that begins with a request, but of a first read. */
-  #tellAhead(chunk: Uint8Array): void {
-    const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.byteLength);
-    const header = new RequestHeader();
-    const last = chunk.length - this.#headerBytes;
-    for (let at = 0, count = 0; at <= last; count++) {
-      if (this.#extended) header.decodeExtended(view, at);
-      else header.decodeCompact(view, at);
-      const { type, offset, length } = header;
-      if (type === COMMAND.READ && count > 0) this.#device.willSubmit("read", offset, length);
-      else if (type === COMMAND.WRITE) this.#device.willSubmit("write", offset, length);
-      at += this.#headerBytes + (type === COMMAND.WRITE ? length : 0);
+  /**
+   * Serves those of the parked reads that are there, as far as the limits allow; with `wait` at least one,
+   * if there are any.
+   */
+  #serveParked(wait: boolean): void {
+    const { ahead } = this.#device;
+    const before = this.#turnLeft;
+    ahead?.look(false);
+    while (this.#parked.length > 0 && !this.#full()) {
+      this.#parked = this.#parked.filter((header) => {
+        if (this.#isUnderWay(header) || this.#full()) return true;
+        this.#serve(header);
+        return false;
+      });
+      if (!wait || this.#turnLeft !== before) return;
+      ahead?.look(true);
     }
-    this.#device.toldAhead();
   }
 
-  /** Serves one request; false if there is none that can be served now. */
+  /** True if what comes next are reads that the storage is not told of before others are done. */
+  #allParked(): boolean {
+    const { waiting, untold } = this.#announcer;
+    const { length } = this.#parked;
+    return untold > 0 && length > 0 && length >= waiting - untold;
+  }
+
+  /** True for a read that would wait for the storage, which works on it. */
+  #isUnderWay({ type, offset, length }: RequestHeader): boolean {
+    if (type !== COMMAND.READ || this.#commands.stopping) return false;
+    return this.#device.ahead?.isUnderWay(offset, length) === true;
+  }
+
+  /** Serves one request, or parks it; false if there is none that can be served now. */
   #next(): boolean {
     if (!this.#deferred && !this.#decodeNext()) return false;
     const header = this.#header;
-    this.#deferred = this.#mustWait(header);
+    const mustWait = this.#mustWait(header);
+    // What came before the end is answered.
+    this.#deferred = mustWait || (header.type === COMMAND.DISC && this.#parked.length > 0);
     if (this.#deferred) {
       this.#stalled = true;
-      this.#pool.awaitPlenty(this.#plenty);
+      if (mustWait) this.#pool.awaitPlenty(this.#plenty);
       return false;
     }
     this.#requestCount += 1;
-    if (header.type === COMMAND.DISC) this.#leave();
-    else this.#commands.run(header, this.#splitter);
+    if (this.#pacing && this.#isUnderWay(header)) {
+      this.#parked.push(header);
+      this.#header = new RequestHeader();
+    } else this.#serve(header);
     return true;
+  }
+
+  #serve(header: RequestHeader): void {
+    this.#turnLeft -= 1;
+    if (header.type === COMMAND.READ) this.#announcer.served();
+    if (header.type === COMMAND.DISC) return this.#leave();
+    this.#commands.run(header, this.#splitter);
+    // The replies so far leave before the next read is waited for.
+    if (this.#pacing && header.type === COMMAND.READ && this.#device.readsWait) this.#turnLeft = 0;
   }
 
   /** Decodes the next request into the header; false if there is none yet. */

@@ -90,6 +90,11 @@ export interface BlockingSession extends ByteSession {
   readonly requestCount: number;
   /** How the peer broke the protocol, null if it did not; it may show without `receive` throwing. */
   readonly failure: Error | null;
+  /**
+   * Requests wait only for their turn: after each output others, and what has come
+   * meanwhile, have their turn.
+   */
+  readonly paced: boolean;
   /** Takes no more input: answers what is in flight, and then is `finished`. */
   stop(): void;
 }

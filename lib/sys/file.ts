@@ -30,9 +30,13 @@ import {
   type FileStatus,
   fileStatus,
 } from "./file_status.ts";
+import { monotonicUs } from "./clock.ts";
+import { openReadRing } from "./io_uring.ts";
 import { type Libc, libc } from "./libc.ts";
+import { AHEAD_BYTES_MAX, AHEAD_READS_MAX, DIRECT_CHUNK_BYTES } from "./limits.ts";
 import { mapFile, type MemoryMap } from "./memory_map.ts";
 import type { Pipe } from "./pipe.ts";
+import { ReadAhead } from "./read_ahead.ts";
 import { SystemError } from "./system_error.ts";
 
 /** Flags of open(2); those of O_DIRECT differ by architecture. */
@@ -44,8 +48,8 @@ const FALLOCATE_PLAIN = 0, KEEP_SIZE = 1, PUNCH_HOLE = 2, ZERO_RANGE = 16;
 const POSIX_FADV_WILLNEED = 3;
 const CLOSED = -1;
 
-/** Bytes that direct I/O moves at once, and the alignment of the memory that it moves them through. */
-const DIRECT_CHUNK_BYTES = 1_048_576, DIRECT_MEMORY_ALIGNMENT = 4096;
+/** Alignment of the memory that direct I/O moves bytes through. */
+const DIRECT_MEMORY_ALIGNMENT = 4096;
 /** Alignment of direct I/O where the kernel does not tell: a multiple of every usual block size. */
 const DIRECT_ALIGNMENT_DEFAULT = 4096;
 
@@ -186,6 +190,7 @@ class PlainFile implements RawFile {
     const end = Math.floor((offset + length) / unit) * unit;
     if (end <= start) return;
     if (this.isBlockDevice) {
+      this.changing(start, end - start);
       if (discardBlocks(this.descriptor, start, end - start)) return;
       if (lastErrno() !== EOPNOTSUPP) fail("discard", this.path);
       return;
@@ -204,7 +209,11 @@ class PlainFile implements RawFile {
     }
   }
 
+  /** The data of a range are about to be changed in another way than by `write`. */
+  protected changing(_offset: number, _length: number): void {}
+
   #fallocate(call: string, mode: number, offset: number, length: number): void {
+    this.changing(offset, length);
     while (this.libc.fallocate(this.descriptor, mode, BigInt(offset), BigInt(length)) !== 0) {
       if (lastErrno() !== EINTR) fail(call, this.path);
     }
@@ -282,10 +291,14 @@ function alignedMemory(length: number): Uint8Array<ArrayBuffer> {
 /**
  * A file past the page cache. Callers' buffers lie anywhere, so data goes through aligned memory, at
  * the cost of a copy. Unaligned ranges are refused here: some file systems would take them, silently
- * through the page cache.
+ * through the page cache. What is announced is read ahead, where the system has io_uring.
  */
 class DirectFile extends PlainFile {
   readonly #memory = alignedMemory(DIRECT_CHUNK_BYTES);
+  readonly ahead = new ReadAhead(
+    () => openReadRing(this.descriptor, AHEAD_READS_MAX, AHEAD_BYTES_MAX),
+    () => monotonicUs() / 1000,
+  );
 
   #requireAligned(call: string, offset: number, length: number): void {
     if (offset % this.alignment === 0 && length % this.alignment === 0) return;
@@ -295,6 +308,7 @@ class DirectFile extends PlainFile {
 
   override read(into: Uint8Array, offset: number): void {
     this.#requireAligned("read", offset, into.length);
+    if (this.ahead.take(into, offset)) return;
     for (let at = 0; at < into.length;) {
       const want = Math.min(DIRECT_CHUNK_BYTES, into.length - at);
       const done = this.libc.pread(
@@ -319,6 +333,7 @@ class DirectFile extends PlainFile {
 
   override write(from: Uint8Array, offset: number): void {
     this.#requireAligned("write", offset, from.length);
+    this.ahead.invalidate(offset, from.length);
     for (let at = 0; at < from.length;) {
       const chunk = from.subarray(at, at + DIRECT_CHUNK_BYTES);
       this.#memory.set(chunk);
@@ -337,6 +352,24 @@ class DirectFile extends PlainFile {
   /** Nothing: there is no page cache to read into. */
   override readAhead(): void {
     if (this.descriptor === CLOSED) throw systemError(EBADF, "read ahead in", this.path);
+  }
+
+  /** All other ways to change data: holes, zeroes, discards. */
+  protected override changing(offset: number, length: number): void {
+    this.ahead.invalidate(offset, length);
+  }
+
+  override truncate(size: number): void {
+    this.ahead.forget();
+    super.truncate(size);
+  }
+
+  override close(): void {
+    try {
+      this.ahead.close();
+    } finally {
+      super.close();
+    }
   }
 }
 

@@ -30,6 +30,18 @@ export interface FileExtent {
   readonly allocated: boolean;
 }
 
+/** Reads of a file that are under way before `read` asks for them. Nothing here fails, if not told otherwise. */
+export interface FileAhead {
+  /** Begins to read a range that `read` is going to ask for, and does not wait. */
+  announce(offset: number, length: number): void;
+  /** The range was announced, and is not there yet: `read` would wait for it. */
+  isUnderWay(offset: number, length: number): boolean;
+  /** Takes note of what is there by now; with `wait` at least one more is, if any is under way. May throw EIO. */
+  look(wait: boolean): void;
+  /** No `read` gets what was announced so far. */
+  forget(): void;
+}
+
 /** An open file or block device. Every call throws SystemError with the errno of the failed system call. */
 export interface RawFile {
   /** The path it was opened by. */
@@ -79,6 +91,8 @@ export interface RawFile {
   extents(offset: number, length: number, countMax: number): FileExtent[];
   /** Reads ahead into the page cache. */
   readAhead(offset: number, length: number): void;
+  /** Reads ahead of those that ask for them; absent where `readAhead` does all that is needed. */
+  readonly ahead?: FileAhead;
   /** Sets the size of a regular file. Throws EINVAL for a block device. */
   truncate(size: number): void;
   /** Closes it; releases the lock. Other calls then throw EBADF; closing again does nothing. */

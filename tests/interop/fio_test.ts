@@ -7,7 +7,16 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { interopTest, run, type RunResult, startDmu, withTempDir } from "../support/tools.ts";
+import { systemFiles } from "../../lib/sys/file.ts";
+import type { StartOptions } from "../support/server.ts";
+import {
+  interopTest,
+  run,
+  type RunResult,
+  startDmu,
+  toolPath,
+  withTempDir,
+} from "../support/tools.ts";
 
 const FAULTY = fileURLToPath(new URL("../support/faulty_backends.ts", import.meta.url));
 
@@ -50,6 +59,52 @@ for (const kind of ["memory", "file"]) {
       });
     });
   }
+}
+
+const DIRECT_SIZE = "16M";
+
+/** True if files in the folder of the tests can be opened past the page cache. */
+const directWorks = await withTempDir((folder) => {
+  try {
+    systemFiles.open(join(folder, "probe"), {
+      ...{ readOnly: false, createSize: 4096, direct: true, lock: false },
+    }).close();
+    return true;
+  } catch {
+    return false;
+  }
+});
+
+/** Writes and reads of the same places follow one another closely, 16 at a time. */
+async function verifyDirect(options: StartOptions = {}): Promise<void> {
+  await withTempDir(async (folder) => {
+    const spec = `file:${join(folder, "disk")}?size=${DIRECT_SIZE}&direct=yes`;
+    await using server = await startDmu(["--nbd", `unix:${join(folder, "s")}`, spec], options);
+    const result = await verify(server.uri, folder, ...[
+      ...[`--size=${DIRECT_SIZE}`, "--bssplit=4k/60:8k/20:64k/15:256k/5", "--blockalign=4k"],
+      "--verify_backlog=32",
+    ]);
+    assert.equal(result.code, 0, result.stdout + result.stderr);
+    const { read, write } = jobOf(result);
+    assert.equal(write?.["io_bytes"], 16 * 1024 * 1024);
+    assert.equal(read?.["io_bytes"], 16 * 1024 * 1024, "not all was verified");
+    // What it runs in ends with it.
+    const { pid } = server.ready;
+    assert.ok(typeof pid === "number");
+    Deno.kill(pid, "SIGTERM");
+    assert.equal((await server.ended).code, 0, server.stderr());
+  });
+}
+
+if (directWorks) {
+  interopTest("fio verifies what it wrote to a direct file", ["fio"], () => verifyDirect());
+
+  const name = "fio verifies what it wrote to a direct file where io_uring is not permitted";
+  interopTest(name, ["fio", "strace"], () => {
+    const fault = "inject=io_uring_setup:error=EPERM";
+    const trace = ["-f", "--seccomp-bpf", "-e", "trace=io_uring_setup", "-e", fault];
+    return verifyDirect({ wrapper: [toolPath("strace"), ...trace, "-o", "/dev/null"] });
+  });
 }
 
 const DM_USER = fileURLToPath(new URL("../support/dm_user_backend.ts", import.meta.url));
