@@ -17,6 +17,7 @@ import {
   SLOW_READ_WEIGHT,
   SLOW_READS_MAX,
   SLOW_READS_MIN,
+  SLOW_SEND_US,
 } from "./limits.ts";
 import {
   FLAG_FAST_ONLY,
@@ -189,7 +190,7 @@ export class Device implements AsyncDisposable {
 
   /** What was located was sent, `length` bytes in `latencyUs` µs: whether it was in memory. */
   noteSent(latencyUs: number, length: number): void {
-    this.#noteRead(latencyUs, length);
+    this.#noteRead(latencyUs, length, SLOW_SEND_US);
   }
 
   /** A request is going to be submitted, behind others. Never fails; what is no range is ignored. */
@@ -402,7 +403,7 @@ export class Device implements AsyncDisposable {
     const endUs = this.#clock.now();
     const counters = this.statistics[request.operation];
     counters.record(request.length, endUs - startUs, error !== null);
-    if (request.operation === "read") this.#noteRead(endUs - startUs, request.length);
+    if (request.operation === "read") this.#noteRead(endUs - startUs, request.length, SLOW_READ_US);
     if (this.tap !== null && token !== 0) {
       this.tap.completed(token, request, error?.errno ?? null, endUs);
     }
@@ -416,8 +417,8 @@ export class Device implements AsyncDisposable {
   }
 
   /** Slow reads count for several quick ones: with several ahead only the first of them is slow. */
-  #noteRead(latencyUs: number, length: number): void {
-    const limitUs = SLOW_READ_US + length / SLOW_READ_BYTES_PER_US;
+  #noteRead(latencyUs: number, length: number, patienceUs: number): void {
+    const limitUs = patienceUs + length / SLOW_READ_BYTES_PER_US;
     if (latencyUs > limitUs) {
       this.#slowReads = Math.min(SLOW_READS_MAX, this.#slowReads + SLOW_READ_WEIGHT);
       this.#quickReads = 0;

@@ -56,6 +56,8 @@ export const COPY_TURN_US = 30_000;
  * least some ten. Long reads have more time, at so many bytes in a µs.
  */
 export const SLOW_READ_US = 40, SLOW_READ_BYTES_PER_US = 500;
+/** The same for sending what was not read before: that wakes up whom it is sent to, which takes some ten µs too. */
+export const SLOW_SEND_US = 250;
 /** Slow reads are counted up by the weight, others down by one; above the minimum more are to be expected. */
 export const SLOW_READ_WEIGHT = 64, SLOW_READS_MIN = 64, SLOW_READS_MAX = 1_024;
 /** So many quick reads behind a slow one say that the next one is probably quick too: what a disk has fetched ahead. */
