@@ -8,7 +8,8 @@
  * While memory is scarce, because all connections together hold much, a long read waits until it is
  * not: small requests go on, so that clients which do not read their replies slow down only what is big.
  *
- * A read that had to wait for a disk ends its turn: replies leave at once, and what the client sends for them is received, and told to the storage, while the others wait for their turn.
+ * A read that had to wait for a disk ends its turn: replies leave at once, and what the client sends for
+ * them is received, and told to the storage, while the others wait for their turn.
  *
  * @module
  */
