@@ -172,11 +172,12 @@ export class Device implements AsyncDisposable {
    */
   locate(offset: number, length: number): number | null {
     const { memoryMap: map, geometry } = this.#backend;
-    if (map === undefined || map === null || offset + length > map.length) return null;
+    if (map === undefined || map === null) return null;
     if (this.tap !== null || this.#hold !== null || this.#closing !== null) return null;
     if (offset + length > geometry.size || length > geometry.maximum) return null;
     // What is not in memory is better read ahead.
-    return this.#slowReads > SLOW_READS_MIN ? null : map.address + offset;
+    if (this.#slowReads > SLOW_READS_MIN || !map.has(offset, length)) return null;
+    return map.address + offset;
   }
 
   /** The memory that `locate` spoke of. */

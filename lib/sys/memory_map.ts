@@ -6,6 +6,9 @@
  * Writing to a mapping does not pay: the first write to a page costs far more than pwrite(2), it makes all of
  * a large folio dirty, and it is a first write again each time the page went to the disk.
  *
+ * Pages are looked at in blocks: what of a file is not in the page cache as a whole block is not to be had
+ * from here, and what is gets its place in the page tables at once, and not by a fault for each read.
+ *
  * Only on file systems whose mappings are the page cache that reads and writes use.
  *
  * @module
@@ -16,9 +19,19 @@ import { mapCalls } from "./map_calls.ts";
 /** Largest file that is mapped, in bytes: what is mapped of it counts as memory of this process. */
 export const MAPPED_FILE_BYTES_MAX: number = 4 * 2 ** 30;
 
+/** Bytes of a block. */
+const BLOCK_BYTES = 2 ** 21;
+/** Looks in vain at a block after which it is looked at only every so many times. */
+const LOOK_EVERY = 64;
+const PAGE_BYTES = 4096;
+/** States of a block; below LOOK_EVERY: how often it was asked for since it was looked at in vain. */
+const READY = 255;
+
 const PROT_READ = 1, MAP_SHARED = 1;
 /** No reading ahead of what is asked for; not for child processes. */
 const MADV_RANDOM = 1, MADV_DONTFORK = 10;
+/** Puts pages into the page tables; unknown before Linux 5.14. */
+const MADV_POPULATE_READ = 22;
 /** What a failed mmap gives. */
 const MAP_FAILED = 2n ** 64n - 1n;
 /** struct statfs begins with the kind of the file system. */
@@ -36,6 +49,8 @@ export class MemoryMap {
   /** Bytes. The file may be shorter or longer. */
   readonly length: number;
   readonly #readAround: ReadAround;
+  readonly #blocks: Uint8Array;
+  readonly #inCore = new Uint8Array(BLOCK_BYTES / PAGE_BYTES);
   #users = 1;
 
   /** See mapFile. */
@@ -43,6 +58,38 @@ export class MemoryMap {
     this.address = address;
     this.length = length;
     this.#readAround = readAround;
+    this.#blocks = new Uint8Array(Math.ceil(length / BLOCK_BYTES));
+  }
+
+  /**
+   * True if a range can be had from here: it was all in memory when its blocks were looked at. What is not is
+   * better read as usual, and looked at again later.
+   */
+  has(offset: number, length: number): boolean {
+    const end = offset + length;
+    if (end > this.length) return false;
+    const last = Math.floor((end - 1) / BLOCK_BYTES);
+    for (let block = Math.floor(offset / BLOCK_BYTES); block <= last; block += 1) {
+      if (this.#blocks[block] !== READY && !this.#prepare(block)) return false;
+    }
+    return true;
+  }
+
+  #prepare(block: number): boolean {
+    const asked = this.#blocks[block] ?? 0;
+    if (asked > 0) {
+      this.#blocks[block] = asked < LOOK_EVERY ? asked + 1 : 0;
+      return false;
+    }
+    const start = block * BLOCK_BYTES;
+    const length = Math.min(BLOCK_BYTES, this.length - start);
+    const address = BigInt(this.address + start), bytes = BigInt(length);
+    const pages = this.#inCore.subarray(0, Math.ceil(length / PAGE_BYTES));
+    const isThere = mapCalls().mincore(address, bytes, pages) === 0 &&
+      pages.every((page) => (page & 1) === 1);
+    if (isThere) mapCalls().madvise(address, bytes, MADV_POPULATE_READ);
+    this.#blocks[block] = isThere ? READY : 1;
+    return isThere;
   }
 
   /** It is needed until `release`, also if its file is closed before. */

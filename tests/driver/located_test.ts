@@ -232,6 +232,30 @@ Deno.test("SessionLoop answers with an error what cannot be read when it is sent
     assert.equal(answers.size, places.length);
   }, "broken"));
 
+Deno.test("MemoryMap has what is in memory, and looks again for what was not", () =>
+  withTempDir((folder) => {
+    const path = join(folder, "sparse.img");
+    Deno.writeFileSync(path, new Uint8Array(0));
+    Deno.truncateSync(path, 4 * MIB);
+    const opened = systemFiles.open(path, { readOnly: false, direct: false, lock: false });
+    const map = opened.map?.() ?? null;
+    try {
+      assert.ok(map !== null);
+      // Nothing was read of the second half yet; of the first half all was written.
+      opened.write(new Uint8Array(2 * MIB), 0);
+      assert.ok(map.has(0, 2 * MIB));
+      assert.ok(!map.has(2 * MIB, PAGE) && !map.has(2 * MIB - 1, 2));
+      assert.ok(!map.has(4 * MIB - 1, 2), "behind its end there is nothing");
+      opened.write(new Uint8Array(2 * MIB), 2 * MIB);
+      let looks = 1;
+      while (!map.has(2 * MIB, PAGE)) assert.ok(++looks < 200, "it is looked at again");
+      assert.ok(map.has(0, 4 * MIB) && looks > 10);
+    } finally {
+      map?.release();
+      opened.close();
+    }
+  }));
+
 function mappings(path: string): number {
   return Deno.readTextFileSync("/proc/self/maps").split("\n").filter((line) => line.endsWith(path))
     .length;
