@@ -183,8 +183,9 @@ async function main(): Promise<void> {
   const folder = Deno.makeTempDirSync({ prefix: "dmu-bench-s3-" });
   const figures: Figure[] = [];
   try {
-    await using gateway = await startRadosGateway(folder);
     for (const delayMs of delays) {
+      // A new one each time: it keeps what it has in memory, and one that is full keeps clients waiting.
+      await using gateway = await startRadosGateway(Deno.makeTempDirSync({ dir: folder }));
       const proxy = startDelayProxy(gateway.endpoint, delayMs / 2);
       const setting: Setting = { gateway, proxy, delayMs, bounds };
       for (const load of LOADS.filter(({ name }) => name.includes(only))) {
