@@ -114,11 +114,9 @@ function makeBackend(file: RawFile, { discard }: FileOptions, { mayBlock }: Open
     ...(file.pour === undefined ? {} : {
       pour: (pipe, offset, length) => file.pour?.(pipe, offset, length),
     }),
-    ...(file.map === undefined ? {} : {
-      get memoryMap() {
-        return map === undefined ? map = file.map?.() ?? null : map;
-      },
-    }),
+    get memoryMap() {
+      return map === undefined ? map = file.map?.() ?? null : map;
+    },
     ...reading(file),
     write: (from, offset) => file.write(from, offset),
     flush: makeFlush(file, mayBlock),

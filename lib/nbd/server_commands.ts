@@ -420,7 +420,7 @@ export class ServerCommands {
     else this.#readPieces(origin, pieces);
   }
 
-  /** Reads the pieces that are data into their locates in one reply. */
+  /** Reads the pieces that are data into their places in one reply. */
   #readPieces(origin: Origin, pieces: readonly Piece[]): void {
     const { chunkBytes } = this.#encoder;
     const sizeOf = (piece: Piece): number =>
