@@ -20,11 +20,7 @@ import {
   decodeCheckpointHeader,
 } from "./checkpoint.ts";
 import type { DiskContext, ResolveParent } from "./context.ts";
-import {
-  decodeVolume,
-  type SnapshotDescription,
-  type VolumeDescription,
-} from "./description.ts";
+import { decodeVolume, type SnapshotDescription, type VolumeDescription } from "./description.ts";
 import { emptyRun, ExtentMap } from "./extent_map.ts";
 import {
   ATTACH_TRIES_MAX,

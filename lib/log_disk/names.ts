@@ -139,6 +139,11 @@ export function cloneKey(snapshot: string, id: string): string {
   return clonePrefix(snapshot) + id;
 }
 
+/** True for the key of such a marker. */
+export function isCloneKey(key: string): boolean {
+  return /^clone\/[0-9a-f]{32}\/[0-9a-f]{32}$/.test(key);
+}
+
 /** The key of the marker that a snapshot is complete. */
 export function takenKey(snapshot: string): string {
   return `${clonePrefix(snapshot)}taken`;

@@ -16,6 +16,8 @@
  * clones later still, and found this one. A decision stays as long as the snapshot does, and the key
  * of a snapshot is never used again: a request that comes late deletes nothing else.
  *
+ * What is left below `clone/ID/` of a snapshot that is gone is garbage, and collected as such.
+ *
  * @module
  */
 import { BlockError } from "../block/errors.ts";
@@ -25,6 +27,7 @@ import { type DiskContext, newId } from "./context.ts";
 import { decodeSnapshot, encodeSnapshot, type SnapshotDescription } from "./description.ts";
 import { CREATE_ATTEMPTS_MAX } from "./gc/limits.ts";
 import {
+  CLONE_PREFIX,
   cloneKey,
   clonePrefix,
   decidedKey,
@@ -288,7 +291,8 @@ async function obstacle(
     return noSnapshot(parent, name);
   }
   if (isTaken) return null;
-  const reason = "it is not complete; if whoever took it was stopped, delete it and take another one";
+  const reason =
+    "it is not complete; if whoever took it was stopped, delete it and take another one";
   return new BlockError("EBUSY", `${what}: ${reason}`);
 }
 
@@ -315,6 +319,25 @@ export async function claimSnapshot(
     await parent.delete([marker], options).catch(() => {});
     throw error;
   }
+}
+
+/** All that is said about the clones of any snapshot: keys. Throws StoreError. */
+export async function listConcerns(
+  store: ObjectStore,
+  options: StoreCallOptions = {},
+): Promise<string[]> {
+  const keys: string[] = [];
+  for await (const { key } of store.list(CLONE_PREFIX, options)) keys.push(key);
+  return keys;
+}
+
+/**
+ * Which of those keys concern none of these snapshots. If they were listed before the snapshots they are garbage:
+ * nothing is said about a snapshot before it is there, and none comes back.
+ */
+export function concernNone(keys: readonly string[], snapshots: readonly SnapshotKey[]): string[] {
+  const prefixes = snapshots.map(({ id }) => clonePrefix(id));
+  return keys.filter((key) => !prefixes.some((prefix) => key.startsWith(prefix)));
 }
 
 /** Says in the parent volume that a clone needs a snapshot no longer. Throws StoreError. */

@@ -1,13 +1,16 @@
 /**
- * Simulations of log-structured disks at length: `soak.ts [FIRST [COUNT]]` runs seeds, of single volumes and, a
- * fifth as many, of families of volumes, and prints those that fail. Exit code 1 if one does.
+ * Simulations of log-structured disks at length: `soak.ts [FIRST [COUNT]]` runs all schedules of clones and deletions,
+ * then seeds, of single volumes and, a fifth as many, of families of volumes, and prints those that fail. Exit
+ * code 1 if one does.
  *
  * @module
  */
 import { Collector } from "../../lib/log_disk/gc/collector.ts";
 import { LogDisk } from "../../lib/log_disk/log_disk.ts";
 import { openManagedDisk } from "../../lib/log_disk/managed_disk.ts";
-import { cloneVolume } from "../../lib/log_disk/tools/clone.ts";
+import * as snapshots from "../../lib/log_disk/snapshots.ts";
+import { cloneVolume, removeVolume } from "../../lib/log_disk/tools/clone.ts";
+import { LONG_RACES, raceName, runRace } from "./simulation/clone_races.ts";
 import { familyScenarioOf, simulateFamily } from "./simulation/family.ts";
 import { scenarioOf, simulate } from "./simulation/run.ts";
 
@@ -32,6 +35,15 @@ async function run(what: string, work: () => Promise<unknown>): Promise<void> {
   }
 }
 
+for (const race of LONG_RACES) {
+  const name = raceName(race),
+    engine = { ...snapshots, openManagedDisk, cloneVolume, removeVolume };
+  await run(name, async () => {
+    const { situations, schedules } = await runRace(engine, race);
+    say(`${name}: ${situations} situations, ${schedules} schedules`);
+  });
+}
+
 for (let seed = first; seed < first + count; seed += 1) {
   await run(`Seed ${seed}`, () => simulate({ LogDisk, Collector }, scenarioOf(seed)));
   if (seed % SINGLES === 0) {
@@ -43,5 +55,5 @@ for (let seed = first; seed < first + count; seed += 1) {
   }
   if ((seed - first + 1) % PROGRESS === 0) say(`${seed - first + 1} of ${count} seeds`);
 }
-say(`${failed} runs of ${count} seeds fail`);
+say(`${failed} runs of ${LONG_RACES.length} races and ${count} seeds fail`);
 Deno.exit(failed === 0 ? 0 : 1);

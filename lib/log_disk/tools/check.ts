@@ -25,9 +25,9 @@ import {
   lineOffset,
   objectBytes,
 } from "../log_object.ts";
-import { clonePrefix, logKey } from "../names.ts";
+import { logKey } from "../names.ts";
 import { listLog, readLogHeader } from "../scan.ts";
-import { readSnapshot } from "../snapshots.ts";
+import { concernNone, readSnapshot } from "../snapshots.ts";
 import { CHECK_MESSAGES_MAX, CHECK_READS } from "./limits.ts";
 
 /** What a check is to do. */
@@ -219,10 +219,7 @@ function noteBehindEnd({ log }: Inventory, loaded: Loaded | null, findings: Find
 /** Keys that take up room for nothing, and that garbage collection never meets. */
 function leaksOf(inventory: Inventory, { loaded, needed }: Wanted): string[] {
   const leaks = inventory.probes.map(({ key }) => key);
-  const markers = inventory.snapshots.map(({ id }) => clonePrefix(id));
-  for (const { key } of inventory.clones) {
-    if (!markers.some((prefix) => key.startsWith(prefix))) leaks.push(key);
-  }
+  leaks.push(...concernNone(inventory.clones.map(({ key }) => key), inventory.snapshots));
   if (loaded === null || needed === null) return leaks;
   const { state } = loaded, table = state.map.objects(0);
   for (const { key, seq } of inventory.log) {

@@ -20,6 +20,7 @@ import {
   clonesNeeding,
   createSurely,
   dropSnapshot,
+  noSnapshot,
   releaseSnapshot,
 } from "../snapshots.ts";
 import { deleteKeys } from "./check.ts";
@@ -53,6 +54,11 @@ export async function cloneVolume(
   const above = await readVolume(parent, signal);
   const id = newId(context);
   const snapshot = await claimSnapshot(parent, name, { id, address: store.name }, { signal });
+  if (snapshot.volume !== above.id) {
+    // Removed since, and another one made there.
+    await releaseSnapshot(parent, snapshot.id, id, { signal });
+    throw noSnapshot(parent, name);
+  }
   const description: VolumeDescription = {
     ...above,
     id,

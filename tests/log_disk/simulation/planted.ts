@@ -205,7 +205,11 @@ export const PLANTED_CLONE_BUGS: readonly PlantedBug[] = [
   },
   {
     name: "whoever deletes does so whatever was decided",
-    changes: [{ file: "snapshots.ts", from: '{ signal }) === "created";', to: '{ signal }) !== null;' }],
+    changes: [{
+      file: "snapshots.ts",
+      from: '{ signal }) === "created";',
+      to: "{ signal }) !== null;",
+    }],
   },
   {
     name: "whoever deletes takes his marker away before the snapshot is gone",
@@ -282,7 +286,7 @@ export const PLANTED_FAMILY_BUGS: readonly PlantedBug[] = [
     name: "a snapshot under a clone is deleted",
     changes: [{
       file: "snapshots.ts",
-      from: "if (clones.length > 0) {",
+      from: "if (!isDecided) {",
       to: "if (name === null) {",
     }],
   },

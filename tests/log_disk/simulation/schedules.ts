@@ -169,7 +169,10 @@ class TurnStore implements ObjectStore {
     const fate = await this.#actor.turn("create", this.name, key);
     if (fate === "late") {
       const effect = (): void => void this.#below.create(key, body);
-      this.#late.push({ what: `${this.#actor.party.name}: ${this.name}/${key} comes late`, effect });
+      this.#late.push({
+        what: `${this.#actor.party.name}: ${this.name}/${key} comes late`,
+        effect,
+      });
     }
     const outcome = fate === "go" || fate === "lost-reply"
       ? await this.#below.create(key, body)
@@ -202,6 +205,7 @@ class TurnStore implements ObjectStore {
   }
 
   async delete(keys: readonly string[]): Promise<void> {
+    if (keys.length === 0) return;
     await this.#actor.turn("delete", this.name, keys.join());
     await this.#below.delete(keys);
     this.#actor.hears("deleted");
@@ -268,7 +272,9 @@ class Schedule {
       return await settle();
     }
     const { party, fate } = choice, actor = this.#actors[party];
-    if (actor === undefined || actor.waiting === null) throw new Error("Two runs were not the same");
+    if (actor === undefined || actor.waiting === null) {
+      throw new Error("Two runs were not the same");
+    }
     const { waiting, party: { name } } = actor;
     this.steps.push(`${name}: ${waiting.what}${fate === "go" ? "" : ` (${fate})`}`);
     if (fate === "kill") {
