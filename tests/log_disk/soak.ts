@@ -1,7 +1,7 @@
 /**
  * Simulations of log-structured disks at length: `soak.ts [FIRST [COUNT]]` runs all schedules of clones and deletions,
- * then seeds, of single volumes and, a fifth as many, of families of volumes, and prints those that fail. Exit
- * code 1 if one does.
+ * then seeds, of single volumes and, a fifth as many, of families of volumes and of machines with write-ahead logs, and
+ * prints those that fail. Exit code 1 if one does.
  *
  * @module
  */
@@ -13,10 +13,11 @@ import { cloneVolume, removeVolume } from "../../lib/log_disk/tools/clone.ts";
 import { LONG_RACES, raceName, runRace } from "./simulation/clone_races.ts";
 import { familyScenarioOf, simulateFamily } from "./simulation/family.ts";
 import { scenarioOf, simulate } from "./simulation/run.ts";
+import { simulateWal, walScenarioOf } from "./simulation/wal.ts";
 
 /** Seeds, if not told; seeds between two lines about progress. */
 const COUNT = 10_000, PROGRESS = 500;
-/** Seeds of single volumes for each of a family. */
+/** Seeds of single volumes for each of the others. */
 const SINGLES = 5;
 
 function say(line: string): void {
@@ -51,6 +52,10 @@ for (let seed = first; seed < first + count; seed += 1) {
     await run(
       `Seed ${seed} of families`,
       () => simulateFamily({ openManagedDisk, cloneVolume }, scenario),
+    );
+    await run(
+      `Seed ${seed} of machines`,
+      () => simulateWal({ openManagedDisk }, walScenarioOf(seed)),
     );
   }
   if ((seed - first + 1) % PROGRESS === 0) say(`${seed - first + 1} of ${count} seeds`);

@@ -260,6 +260,50 @@ export const PLANTED_CLONE_BUGS: readonly PlantedBug[] = [
   },
 ];
 
+/** Bugs that simulations of machines with write-ahead logs must find. */
+export const PLANTED_WAL_BUGS: readonly PlantedBug[] = [
+  {
+    name: "what the log has is not done again",
+    changes: [{
+      file: "wal/wal_disk.ts",
+      from: "if (records > 0) {",
+      to: "if (records < 0) {",
+    }],
+  },
+  {
+    name: "a log is put on what another machine has written",
+    changes: [{
+      file: "wal/wal_disk.ts",
+      from: "      wal.checkOwner(volume, last);\n",
+      to: "",
+    }],
+  },
+  {
+    name: "objects are created before the log is synced",
+    changes: [{
+      file: "wal/wal_disk.ts",
+      from: "beforeCreate: () => wal.sync(),",
+      to: "beforeCreate: () => Promise.resolve(),",
+    }],
+  },
+  {
+    name: "a flush does not sync the log",
+    changes: [{
+      file: "wal/wal_disk.ts",
+      from: "    if (failure !== null) throw failure;\n    await this.#wal.sync();",
+      to: "    if (failure !== null) throw failure;",
+    }],
+  },
+  {
+    name: "a machine forgets that it was about to take over from itself",
+    changes: [{ file: "wal/wal_disk.ts", from: "      await wal.claim(next);\n", to: "" }],
+  },
+  {
+    name: "the log begins anew before the volume has what it had",
+    changes: [{ file: "wal/wal_disk.ts", from: "    await disk.flush();\n  }", to: "  }" }],
+  },
+];
+
 /** Bugs that simulations of families of volumes must find. */
 export const PLANTED_FAMILY_BUGS: readonly PlantedBug[] = [
   {
