@@ -93,7 +93,7 @@ class Connection {
 
 /** Sends what fits of an output, from `sent` on, which it counts; true if all of it is sent. */
 function sendOutput(fd: number, connection: Connection, output: BlockingOutput): boolean {
-  const { bytes, tail, vector } = output;
+  const { bytes, vector } = output;
   if (vector !== null) {
     while (vector.left > 0) {
       const count = vector.sendTo(fd);
@@ -103,18 +103,10 @@ function sendOutput(fd: number, connection: Connection, output: BlockingOutput):
     return true;
   }
   const { sent } = connection;
-  if (sent < bytes.length) {
-    const rest = sent === 0 ? bytes : bytes.subarray(sent);
-    const count = send(fd, rest);
-    if (count > 0) connection.sent += count;
-    if (count !== rest.length) return false;
-  }
-  while (tail !== null && tail.pipe.bytes > 0) {
-    const count = tail.pipe.sendTo(fd);
-    if (count === WOULD_BLOCK) return false;
-    connection.sent += count;
-  }
-  return true;
+  const rest = sent === 0 ? bytes : bytes.subarray(sent);
+  const count = send(fd, rest);
+  if (count > 0) connection.sent += count;
+  return count === rest.length;
 }
 
 /** No connection has this number. */
