@@ -12,6 +12,7 @@
 import type { BlockingOutput, BlockingSession } from "../stream/session.ts";
 import { sharpenSleep, sleepUs } from "../sys/clock.ts";
 import { EpollSet } from "../sys/epoll.ts";
+import { receiveBoth } from "../sys/io_vector.ts";
 import { clearEvent, POLL_ERROR, POLL_HANGUP, POLL_IN, POLL_OUT } from "../sys/poll.ts";
 import {
   closeDescriptor,
@@ -107,6 +108,21 @@ function sendOutput(fd: number, connection: Connection, output: BlockingOutput):
   const count = send(fd, rest);
   if (count > 0) connection.sent += count;
   return count === rest.length;
+}
+
+/**
+ * Receives the rest of a long message, and what has come of the next one: while the first is served its
+ * sender can go on, since its socket is empty.
+ */
+function receiveInto(
+  fd: number,
+  session: BlockingSession,
+  room: Uint8Array<ArrayBuffer>,
+): number {
+  const after = room.length < TURN_READ_BYTES ? session.inputRoomAfter() : null;
+  return after === null
+    ? receive(fd, room, Math.min(room.length, TURN_READ_BYTES))
+    : receiveBoth(fd, room, after);
 }
 
 /** No connection has this number. */
@@ -289,7 +305,7 @@ export class SessionLoop {
     const into = this.#into;
     const count = room === null
       ? receive(fd, into, Math.min(into.length, session.inputBytesMax))
-      : receive(fd, room, Math.min(room.length, TURN_READ_BYTES));
+      : receiveInto(fd, session, room);
     if (count === WOULD_BLOCK) return;
     this.#bytes += count;
     this.#received += count;

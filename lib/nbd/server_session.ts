@@ -184,11 +184,17 @@ export class NbdServerSession implements BlockingSession {
   }
 
   /** See BlockingSession. */
+  inputRoomAfter(): Uint8Array<ArrayBuffer> | null {
+    // Requests are announced from chunks.
+    return this.#device.wantsAhead ? null : this.#splitter.roomAfter();
+  }
+
+  /** See BlockingSession. */
   receivedInto(count: number): void {
     if (this.#ended || this.#leaving) return;
     this.#receivedBytes += count;
-    this.#splitter.filled(count);
-    this.#announcer.passed(count);
+    if (this.#splitter.filled(count)) this.#announcer.lose();
+    else this.#announcer.passed(count);
     if (!this.#paced) this.#drain();
     if (this.#failure !== null) throw this.#failure;
   }

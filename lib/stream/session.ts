@@ -68,7 +68,15 @@ export interface BlockingSession extends ByteSession {
    * arrived in part is not copied. `receivedInto` then tells how much has come.
    */
   inputRoom(): Uint8Array<ArrayBuffer> | null;
-  /** `count` bytes, at least 1, were received into the room that `inputRoom` gave last. Throws as `receive` does. */
+  /**
+   * Where what comes behind that goes, for a driver that can receive into two places at once: the next long
+   * message. Null if there is no such place.
+   */
+  inputRoomAfter(): Uint8Array<ArrayBuffer> | null;
+  /**
+   * `count` bytes, at least 1, were received into the room that `inputRoom` gave last, and if it was full
+   * into what `inputRoomAfter` gave. Throws as `receive` does.
+   */
   receivedInto(count: number): void;
   /** Most bytes that it makes sense to receive next into memory of the driver, at least 1. */
   readonly inputBytesMax: number;

@@ -170,6 +170,77 @@ Deno.test("NbdServerSession has long payloads received where they belong", async
   session.end(undefined);
 });
 
+/** Requests as a client with many under way sends them: mostly long writes of one size, and what they store. */
+function manyRequests(random: SeededRandom, expected: Uint8Array<ArrayBuffer>): Uint8Array[] {
+  return Array.from({ length: 60 }, (_, cookie) => {
+    const kind = random.uint32() % 10;
+    const length = kind < 7 ? 100 * KIB : 1 + random.uint32() % (kind < 9 ? 150 * KIB : 2 * KIB);
+    const offset = random.uint32() % (expected.length - length);
+    if (kind === 9 && cookie % 2 === 0) return compact(READ, cookie, offset, 512);
+    const payload = new Uint8Array(length).fill(cookie + 1);
+    expected.set(payload, offset);
+    return compact(WRITE, cookie, offset, length, { payload });
+  });
+}
+
+Deno.test("NbdServerSession has what comes behind a long payload received where it belongs too", async () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const random = new SeededRandom(seed);
+    const disk = ram();
+    await using device = deviceOver(disk.backend);
+    const session = sessionFor(device, "simple");
+    const expected = disk.content.slice();
+    const input = joined(manyRequests(random, expected));
+    let behind = 0;
+    for (let at = 0; at < input.length;) {
+      const most = 1 + random.uint32() % (220 * KIB);
+      const room = session.inputRoom();
+      if (room === null) {
+        session.receive(input.slice(at, at += Math.min(most, session.inputBytesMax)));
+        session.releaseInput();
+      } else {
+        const after = session.inputRoomAfter();
+        const space = room.length + (after?.length ?? 0);
+        const count = Math.min(most, space, input.length - at);
+        room.set(input.subarray(at, at + Math.min(count, room.length)));
+        after?.set(input.subarray(at + room.length, Math.max(at + room.length, at + count)));
+        behind += count > room.length ? 1 : 0;
+        session.receivedInto(count);
+        at += count;
+      }
+      session.takeOutput()?.release();
+    }
+    assert.ok(behind > 10, `only ${behind} times something came behind a payload`);
+    assert.equal(session.receivedBytes, input.length);
+    assert.equal(session.requestCount, 60);
+    assertSame(disk.content, expected);
+    session.end(undefined);
+    assert.equal(device.pool.takenCount, 0);
+  }
+});
+
+Deno.test("SessionLoop stores what a client sends without waiting for replies", async () => {
+  const disk = ram();
+  await withLoop(({ loop, connect }) => {
+    const { client } = connect();
+    for (let seed = 1; seed <= 10; seed++) {
+      const random = new SeededRandom(seed);
+      const expected = disk.content.slice();
+      const requests = manyRequests(random, expected);
+      const reads = requests.filter(({ length }) => length === 28).length;
+      let done = client.send(joined(requests));
+      let got = 0;
+      for (let turns = 0; !done || got < 60 * 16 + reads * 512; turns++) {
+        assert.ok(turns < 100_000, `only ${got} bytes of replies came`);
+        loop.turn();
+        got += client.take();
+        done = client.send(new Uint8Array(0));
+      }
+      assertSame(disk.content, expected);
+    }
+  }, { device: deviceOver(disk.backend) });
+});
+
 /** Bytes of the writes among calls: "write 7+512". */
 function sumOf(calls: readonly string[]): number {
   return calls.reduce((sum, call) => sum + Number(/^write \d+\+(\d+)/.exec(call)?.[1] ?? 0), 0);
