@@ -41,7 +41,6 @@ export * from "./lib/block/image.ts";
 export * as limits from "./lib/block/limits.ts";
 export * from "./lib/sys/file_access.ts";
 export type { MemoryMap, ReadAround } from "./lib/sys/memory_map.ts";
-export type { Pipe } from "./lib/sys/pipe.ts";
 export * as objectStore from "./lib/object_store/mod.ts";
 export * from "./lib/stream/mod.ts";
 export * as dmUser from "./lib/dm_user/mod.ts";

@@ -111,9 +111,6 @@ function makeBackend(file: RawFile, { discard }: FileOptions, { mayBlock }: Open
     },
     capabilities: { synchronous: mayBlock, fua: false },
     read: (into, offset) => file.read(into, offset),
-    ...(file.pour === undefined ? {} : {
-      pour: (pipe, offset, length) => file.pour?.(pipe, offset, length),
-    }),
     get memoryMap() {
       return map === undefined ? map = file.map?.() ?? null : map;
     },

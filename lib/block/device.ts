@@ -19,14 +19,7 @@ import {
   SLOW_READS_MIN,
   SLOW_SEND_US,
 } from "./limits.ts";
-import {
-  FLAG_FAST_ONLY,
-  FLAG_FUA,
-  type ReplyPipe,
-  type Request,
-  type StorageMap,
-  type Tap,
-} from "./request.ts";
+import { FLAG_FAST_ONLY, FLAG_FUA, type Request, type StorageMap, type Tap } from "./request.ts";
 import { Statistics } from "./statistics.ts";
 import type { Backend, Geometry, Maybe, ReadsAhead } from "./types.ts";
 import { validateGeometry, validateRequest } from "./validate.ts";
@@ -138,11 +131,6 @@ export class Device implements AsyncDisposable {
       resize: backend.resize !== undefined && !readOnly,
       synchronous: backend.capabilities.synchronous,
     };
-  }
-
-  /** A read may put its data into a pipe. */
-  get pours(): boolean {
-    return this.#backend.pour !== undefined;
   }
 
   /** Requests that are known of ahead cost less: see `willSubmit`. */
@@ -341,7 +329,6 @@ export class Device implements AsyncDisposable {
     switch (request.operation) {
       case "read":
         if (request.located === true) return undefined;
-        if (request.pipe !== undefined) return pour(backend, request.pipe, request);
         return length <= backend.geometry.maximum
           ? backend.read(request.data, offset)
           : this.#emulated.readSplit(request.data, offset);
@@ -435,14 +422,6 @@ export class Device implements AsyncDisposable {
     }
     return toBlockError(error);
   }
-}
-
-/** Whoever asks for it knows that the backend can. */
-function pour(backend: Backend, pipe: ReplyPipe, { offset, length }: Request): void {
-  if (backend.pour === undefined || length > backend.geometry.maximum) {
-    throw new BlockError("EOPNOTSUPP", "Cannot read into a pipe: the storage is no file");
-  }
-  backend.pour(pipe, offset, length);
 }
 
 const NOT_FUA = { fua: false } as const;

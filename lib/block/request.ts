@@ -5,12 +5,8 @@
  */
 import type { IoVector, VectorPool } from "../sys/io_vector.ts";
 import type { MemoryMap } from "../sys/memory_map.ts";
-import type { Pipe } from "../sys/pipe.ts";
 import type { BitmapRun } from "./bitmaps.ts";
 import type { Extent } from "./types.ts";
-
-/** What a long read can be put into in place of memory: see Backend.pour. */
-export type ReplyPipe = Pipe;
 
 /** Replies that are sent from many places, where such come from, and storage that is memory: see Backend.memoryMap. */
 export type ReplyVector = IoVector;
@@ -70,8 +66,6 @@ export interface Request {
   readonly data: Uint8Array;
   /** Where access is checked. */
   readonly gate: Gate;
-  /** Read: an empty pipe with room for the data, which go there; `data` is NO_DATA then. */
-  readonly pipe?: ReplyPipe;
   /** Read: the data are taken later from where `Device.locate` found them; `data` is NO_DATA then. */
   readonly located?: true;
   /** Extents: those of the dirty bitmap of this name are asked for, instead of the storage's. */

@@ -6,7 +6,6 @@
  * @module
  */
 import type { MemoryMap } from "../sys/memory_map.ts";
-import type { Pipe } from "../sys/pipe.ts";
 import type { OpenContext } from "./context.ts";
 import type { CollectReport, ImageTools, Progress } from "./image.ts";
 import type { OptionSchema } from "./options.ts";
@@ -88,11 +87,6 @@ export interface Backend extends AsyncDisposable {
   readonly capabilities: Capabilities;
   /** Fills `into` with the bytes at `offset`. */
   read(into: Uint8Array, offset: number): Maybe<void>;
-  /**
-   * Puts `length` bytes from `offset` into an empty pipe that has room for them, at once, as they lie in a
-   * file. What changes them until they are taken from the pipe may show in them.
-   */
-  pour?(pipe: Pipe, offset: number, length: number): void;
   /**
    * Memory that is the storage itself, byte for byte from offset 0 on as far as it reaches, for system calls
    * alone to read from. What is written to a range shows in it at once. null where there is none.

@@ -10,14 +10,13 @@ import { BufferPool } from "../block/pool.ts";
 import { makeRequest } from "../block/request.ts";
 import { Statistics } from "../block/statistics.ts";
 import type { Management } from "../block/types.ts";
-import { PIPE_BYTES, PIPES_MAX, TURN_BATCH_BYTES } from "../driver/limits.ts";
+import { TURN_BATCH_BYTES } from "../driver/limits.ts";
 import { SessionLoop } from "../driver/session_loop.ts";
 import { threadLog } from "../driver/thread_log.ts";
 import { WakeCounter } from "../driver/wake.ts";
 import { SharedGate } from "../handle/shared_gate.ts";
 import { NbdServerSession } from "../nbd/server_session.ts";
 import { VectorPool } from "../sys/io_vector.ts";
-import { PipePool } from "../sys/pipe.ts";
 import { closeDescriptor } from "../sys/socket.ts";
 import type { WorkerScope } from "../sys/worker_scope.ts";
 import { ThreadClock } from "./context.ts";
@@ -53,11 +52,6 @@ export class TargetHome {
   readonly #counter = new WakeCounter();
   readonly #giveUp = new AbortController();
   readonly #clock = new ThreadClock();
-  readonly #pipes = new PipePool(
-    PIPES_MAX,
-    PIPE_BYTES,
-    (descriptors, open) => this.#tell({ kind: "pipe", descriptors, open }),
-  );
   readonly #vectors = new VectorPool();
   #target: LocalTarget | null = null;
   #loop: SessionLoop | null = null;
@@ -164,7 +158,6 @@ export class TargetHome {
         state,
         unread,
         batchBytes: TURN_BATCH_BYTES,
-        pipes: this.#pipes,
         vectors: this.#vectors,
       });
       loop.add(id, fd, session);
@@ -205,7 +198,6 @@ export class TargetHome {
       case "close":
         this.#loop?.close(new BlockError("ESHUTDOWN", "the target is closed"));
         this.#loop = null;
-        this.#pipes.close();
         await target.close();
         return { ok: true, value: null };
     }

@@ -118,8 +118,6 @@ export type FromTargetThread =
   /** Its storage would have to wait for an event loop: it is closed again. */
   | { readonly kind: "waits" }
   | { readonly kind: "failed"; readonly error: PlainError }
-  /** A pipe was opened, or is going to be closed: what has to be closed if the thread dies. */
-  | { readonly kind: "pipe"; readonly descriptors: readonly number[]; readonly open: boolean }
   | { readonly kind: "ended"; readonly id: number; readonly cause: PlainError | null }
   | {
     readonly kind: "done";

@@ -85,8 +85,6 @@ export class ThreadTarget implements Target {
   readonly #opened = Promise.withResolvers<boolean>();
   readonly #connections = new Map<number, Served>();
   readonly #tasks = new Map<number, PromiseWithResolvers<ThreadResult>>();
-  /** Descriptors of the thread's pipes. */
-  readonly #pipes = new Set<number>();
   #epollFd = -1;
   #lastId = 0;
   #failure: BlockError | null = null;
@@ -234,12 +232,6 @@ export class ThreadTarget implements Target {
         return this.#opened.resolve(false);
       case "failed":
         return this.#opened.reject(revivedError(message.error));
-      case "pipe":
-        for (const fd of message.descriptors) {
-          if (message.open) this.#pipes.add(fd);
-          else this.#pipes.delete(fd);
-        }
-        return;
       case "log":
         return this.#options.log[message.level](message.text);
       case "ended":
@@ -270,7 +262,6 @@ export class ThreadTarget implements Target {
     this.#failure = new BlockError("EIO", `Cannot use target ${name}: its thread died: ${reason}`);
     this.#opened.reject(this.#failure);
     if (this.#epollFd >= 0) closeDescriptor(this.#epollFd);
-    for (const fd of this.#pipes) closeDescriptor(fd);
     for (const { fd } of this.#connections.values()) closeDescriptor(fd);
     this.#options.files.withdrawThread(this.#thread);
     for (const id of [...this.#connections.keys()]) this.#over(id, this.#failure);

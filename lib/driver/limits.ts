@@ -74,8 +74,3 @@ export const GATHER_SLACK_MIN = 0.25, GATHER_SLACK_MAX = 0.5;
 export const GATHER_BYTES_MAX: number = 32 * KIB;
 /** Most turns without a pause after one that was too long. */
 export const GATHER_RETRY_TURNS_MAX = 4_096;
-/**
- * Pipes of a thread through which long reads go from file to socket, and bytes of each: what a user without
- * rights may have.
- */
-export const PIPES_MAX = 16, PIPE_BYTES: number = 1 * MIB;

@@ -12,6 +12,7 @@
 import type { BlockingOutput, BlockingSession } from "../stream/session.ts";
 import { sharpenSleep, sleepUs } from "../sys/clock.ts";
 import { EpollSet } from "../sys/epoll.ts";
+import { receiveBoth } from "../sys/io_vector.ts";
 import { clearEvent, POLL_ERROR, POLL_HANGUP, POLL_IN, POLL_OUT } from "../sys/poll.ts";
 import {
   closeDescriptor,
@@ -93,7 +94,7 @@ class Connection {
 
 /** Sends what fits of an output, from `sent` on, which it counts; true if all of it is sent. */
 function sendOutput(fd: number, connection: Connection, output: BlockingOutput): boolean {
-  const { bytes, tail, vector } = output;
+  const { bytes, vector } = output;
   if (vector !== null) {
     while (vector.left > 0) {
       const count = vector.sendTo(fd);
@@ -103,18 +104,25 @@ function sendOutput(fd: number, connection: Connection, output: BlockingOutput):
     return true;
   }
   const { sent } = connection;
-  if (sent < bytes.length) {
-    const rest = sent === 0 ? bytes : bytes.subarray(sent);
-    const count = send(fd, rest);
-    if (count > 0) connection.sent += count;
-    if (count !== rest.length) return false;
-  }
-  while (tail !== null && tail.pipe.bytes > 0) {
-    const count = tail.pipe.sendTo(fd);
-    if (count === WOULD_BLOCK) return false;
-    connection.sent += count;
-  }
-  return true;
+  const rest = sent === 0 ? bytes : bytes.subarray(sent);
+  const count = send(fd, rest);
+  if (count > 0) connection.sent += count;
+  return count === rest.length;
+}
+
+/**
+ * Receives the rest of a long message, and what has come of the next one: while the first is served its
+ * sender can go on, since its socket is empty.
+ */
+function receiveInto(
+  fd: number,
+  session: BlockingSession,
+  room: Uint8Array<ArrayBuffer>,
+): number {
+  const after = room.length < TURN_READ_BYTES ? session.inputRoomAfter() : null;
+  return after === null
+    ? receive(fd, room, Math.min(room.length, TURN_READ_BYTES))
+    : receiveBoth(fd, room, after);
 }
 
 /** No connection has this number. */
@@ -297,7 +305,7 @@ export class SessionLoop {
     const into = this.#into;
     const count = room === null
       ? receive(fd, into, Math.min(into.length, session.inputBytesMax))
-      : receive(fd, room, Math.min(room.length, TURN_READ_BYTES));
+      : receiveInto(fd, session, room);
     if (count === WOULD_BLOCK) return;
     this.#bytes += count;
     this.#received += count;

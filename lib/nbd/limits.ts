@@ -46,8 +46,6 @@ export const OUTPUT_BATCH_BYTES: number = 4 * MIB;
 export const REQUESTS_PER_TURN_MAX = 256;
 /** Bytes of a request and its payload from which on receiving the payload by itself costs less than copying it. */
 export const BULK_FRAME_BYTES_MIN: number = 32 * KIB;
-/** Shortest read, in bytes, whose data go from file to socket by way of a pipe: shorter ones cost less copied. */
-export const POUR_BYTES_MIN: number = 32 * KIB;
 /** Shortest read, in bytes, whose data are sent from storage that is memory: shorter ones are copied. */
 export const LOCATE_BYTES_MIN = 1_024;
 /** Reads of one connection that the storage is told of before they are served. */

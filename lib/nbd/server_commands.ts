@@ -14,13 +14,11 @@ import {
   makeRequest,
   NO_DATA,
   type Operation,
-  type ReplyPipe,
   type Request,
 } from "../block/request.ts";
 import type { Extent, Maybe } from "../block/types.ts";
 import type { Reply, ReplyQueue } from "../stream/reply_queue.ts";
 import type { FrameSplitter } from "../stream/splitter.ts";
-import type { PipePool } from "../sys/pipe.ts";
 import {
   allocationOf,
   decodeFilter,
@@ -36,7 +34,6 @@ import type { HandshakeState } from "./export_info.ts";
 import {
   LOCATE_BYTES_MIN,
   PAYLOAD_BYTES_MAX,
-  POUR_BYTES_MIN,
   SPARSE_READ_BYTES_MIN,
   STATUS_IN_FLIGHT_BYTES,
 } from "./limits.ts";
@@ -109,8 +106,6 @@ export interface Served {
   readonly gate: Gate;
   /** What the handshake settled. */
   readonly state: HandshakeState;
-  /** For replies that are not copied; null if whoever sends them cannot do that. */
-  readonly pipes: PipePool | null;
   /** Data may be sent from storage that is memory. */
   readonly locates: boolean;
 }
@@ -130,7 +125,6 @@ export class ServerCommands {
   readonly #gate: Gate;
   readonly #queue: ReplyQueue;
   readonly #completed: () => void;
-  readonly #pipes: PipePool | null;
   readonly #locates: boolean;
   readonly #readOnly: boolean;
   readonly #flagsAllowed: readonly number[];
@@ -142,11 +136,10 @@ export class ServerCommands {
 
   /** Replies go to `queue`; `completed` is called after each request that was done later. */
   constructor(
-    { device, gate, state, pipes, locates }: Served,
+    { device, gate, state, locates }: Served,
     queue: ReplyQueue,
     completed: () => void,
   ) {
-    this.#pipes = pipes;
     this.#locates = locates;
     this.#device = device;
     this.#gate = gate;
@@ -283,50 +276,8 @@ export class ServerCommands {
     return refusal("EOVERFLOW", origin, `at most ${PAYLOAD_BYTES_MAX} bytes go in one request`);
   }
 
-  /** A pipe for the data of a read, where one pays and can be had. */
-  #pipeFor(offset: number, length: number): ReplyPipe | null {
-    const device = this.#device;
-    if (length < POUR_BYTES_MIN || this.#pipes === null) return null;
-    // Whoever looks at requests looks at their data too.
-    return device.pours && device.tap === null ? this.#pipes.take(offset, length) : null;
-  }
-
-  /** Reads without a copy. */
-  #readPoured(origin: Origin, pipe: ReplyPipe): void {
-    const { offset, length } = origin;
-    let outcome: Maybe<void>;
-    try {
-      const request = this.#request("read", offset, length, 0, NO_DATA);
-      outcome = this.#device.submit({ ...request, pipe });
-    } catch (error) {
-      this.#pipes?.give(pipe);
-      this.#fail(origin, error);
-      return;
-    }
-    if (outcome === undefined) {
-      this.#sendPoured(origin, pipe);
-      return;
-    }
-    const kept = copyOf(origin);
-    this.#later(outcome, length, null, (error) => {
-      if (error === null && !this.#closed) return this.#sendPoured(kept, pipe);
-      this.#pipes?.give(pipe);
-      if (error !== null && !this.#closed) this.#fail(kept, error);
-    });
-  }
-
-  #sendPoured(origin: Origin, pipe: ReplyPipe): void {
-    const queue = this.#queue;
-    const room = queue.open(this.#encoder.readBytes);
-    const at = room.byteOffset + queue.openStart;
-    this.#encoder.readWhole(this.#viewOf(room), at, origin, origin.length);
-    queue.commitWith({ pipe, release: () => this.#pipes?.give(pipe) });
-  }
-
   #readWhole(origin: Origin): void {
     const { offset, length } = origin;
-    const pipe = this.#pipeFor(offset, length);
-    if (pipe !== null) return this.#readPoured(origin, pipe);
     const address = this.#locates && length >= LOCATE_BYTES_MIN
       ? this.#device.locate(offset, length)
       : null;

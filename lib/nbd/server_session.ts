@@ -24,7 +24,6 @@ import type { Gate, ReplyVectors } from "../block/request.ts";
 import { ProtocolError } from "../stream/frame.ts";
 import { ReplyQueue } from "../stream/reply_queue.ts";
 import type { BlockingOutput, BlockingSession } from "../stream/session.ts";
-import type { PipePool } from "../sys/pipe.ts";
 import { FrameSplitter } from "../stream/splitter.ts";
 import { COMMAND } from "./constants.ts";
 import type { HandshakeState } from "./export_info.ts";
@@ -49,8 +48,6 @@ export interface NbdServerSessionOptions {
   readonly state: HandshakeState;
   /** Bytes that came behind the handshake; they are taken up at the first `takeOutput`. */
   readonly unread?: Uint8Array;
-  /** For replies that go from a file to a socket without a copy; only a driver that knows tails has them. */
-  readonly pipes?: PipePool;
   /** For data that are sent from storage that is memory; only a driver that knows vectors has them. */
   readonly vectors?: ReplyVectors;
   /** Unsent replies, in bytes, above which requests wait; OUTPUT_BATCH_BYTES if left out. */
@@ -101,7 +98,7 @@ export class NbdServerSession implements BlockingSession {
 
   /** Serves `device` through `gate` as the handshake has settled. */
   constructor(options: NbdServerSessionOptions) {
-    const { device, gate, state, unread, pipes = null, vectors = null } = options;
+    const { device, gate, state, unread, vectors = null } = options;
     this.#extended = state.extended;
     this.#batchBytes = options.batchBytes ?? OUTPUT_BATCH_BYTES;
     const format = state.extended ? EXTENDED_REQUESTS : COMPACT_REQUESTS;
@@ -112,7 +109,7 @@ export class NbdServerSession implements BlockingSession {
     this.#splitter = new FrameSplitter(format, device.pool);
     this.#queue = new ReplyQueue(device.pool, { vectors });
     this.#commands = new ServerCommands(
-      { device, gate, state, pipes, locates: vectors !== null },
+      { device, gate, state, locates: vectors !== null },
       this.#queue,
       this.#completed,
     );
@@ -187,11 +184,17 @@ export class NbdServerSession implements BlockingSession {
   }
 
   /** See BlockingSession. */
+  inputRoomAfter(): Uint8Array<ArrayBuffer> | null {
+    // Requests are announced from chunks.
+    return this.#device.wantsAhead ? null : this.#splitter.roomAfter();
+  }
+
+  /** See BlockingSession. */
   receivedInto(count: number): void {
     if (this.#ended || this.#leaving) return;
     this.#receivedBytes += count;
-    this.#splitter.filled(count);
-    this.#announcer.passed(count);
+    if (this.#splitter.filled(count)) this.#announcer.lose();
+    else this.#announcer.passed(count);
     if (!this.#paced) this.#drain();
     if (this.#failure !== null) throw this.#failure;
   }

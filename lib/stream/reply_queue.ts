@@ -9,7 +9,7 @@
 import type { BufferPool, PooledBuffer } from "../block/pool.ts";
 import type { ReplyVector, ReplyVectors, StorageMap } from "../block/request.ts";
 import { ARENA_BYTES, ARENA_REPLY_BYTES_MAX } from "./limits.ts";
-import type { BlockingOutput, OutputTail } from "./session.ts";
+import type { BlockingOutput } from "./session.ts";
 
 /** Room for one reply in the output. */
 export interface Reply {
@@ -37,8 +37,6 @@ interface Run {
   readonly arena: Arena;
   readonly start: number;
   end: number;
-  /** What follows it; nothing is added to such a run. */
-  readonly tail: OutputTail | null;
   /** Null for a run that is no more than that. */
   readonly gathered: Gathered | null;
 }
@@ -204,13 +202,6 @@ export class ReplyQueue {
     this.#enqueue(arena, this.openStart, arena.used);
   }
 
-  /** The same, with data behind it that are in a pipe: the queue owns that now. */
-  commitWith(tail: OutputTail): void {
-    const arena = this.#takeOpened();
-    this.#runs.push({ arena, start: this.openStart, end: arena.used, tail, gathered: null });
-    this.#unsentBytes += tail.pipe.bytes;
-  }
-
   /**
    * The same, with data behind it that lie at an address of storage that is memory; needs `vectors`. `replace`
    * makes what is sent in place of such a reply if its data cannot be read: it is the same for all.
@@ -244,7 +235,7 @@ export class ReplyQueue {
     }
     if (this.#vectors === null) throw new Error("Cannot add data: there are no vectors");
     const gathered: Gathered = { vector: this.#vectors.take(), arenas: [], bytes: 0 };
-    this.#runs.push({ arena, start: 0, end: 0, tail: null, gathered });
+    this.#runs.push({ arena, start: 0, end: 0, gathered });
     return gathered;
   }
 
@@ -291,19 +282,16 @@ export class ReplyQueue {
       this.#taken = 0;
     }
     if (run.gathered !== null) return this.#gatheredOutput(run.gathered);
-    const { arena, start, end, tail } = run;
-    const tailBytes = tail === null ? 0 : tail.pipe.bytes;
+    const { arena, start, end } = run;
     let released = false;
     return {
-      tail,
       vector: null,
       bytes: arena.buffer.bytes.subarray(start, end),
       release: (): void => {
         if (released) throw new Error("Cannot release an output: it was released before");
         released = true;
-        this.#unsentBytes -= end - start + tailBytes;
+        this.#unsentBytes -= end - start;
         this.#dereference(arena);
-        tail?.release();
       },
     };
   }
@@ -311,7 +299,6 @@ export class ReplyQueue {
   #gatheredOutput(gathered: Gathered): BlockingOutput {
     let released = false;
     return {
-      tail: null,
       bytes: NOTHING,
       vector: gathered.vector,
       release: (): void => {
@@ -342,9 +329,7 @@ export class ReplyQueue {
         this.#dropGathered(run.gathered);
         continue;
       }
-      const { arena, start, end, tail } = run;
-      this.#drop(arena, end - start + (tail === null ? 0 : tail.pipe.bytes));
-      tail?.release();
+      this.#drop(run.arena, run.end - run.start);
     }
     this.#runs.length = this.#taken = 0;
   }
@@ -390,12 +375,12 @@ export class ReplyQueue {
       last.gathered.bytes += end - start;
     } else if (
       last !== undefined && last.gathered === null && last.arena === arena &&
-      last.end === start && last.tail === null
+      last.end === start
     ) {
       last.end = end;
       arena.references -= 1;
     } else {
-      this.#runs.push({ arena, start, end, tail: null, gathered: null });
+      this.#runs.push({ arena, start, end, gathered: null });
     }
   }
 

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { ReplyPipe, ReplyVector } from "../block/request.ts";
+import type { ReplyVector } from "../block/request.ts";
 
 /** Bytes on their way out. A PooledBuffer is one. */
 export interface OutputBuffer<B extends ArrayBufferLike = ArrayBufferLike> {
@@ -14,18 +14,8 @@ export interface OutputBuffer<B extends ArrayBufferLike = ArrayBufferLike> {
   release(): void;
 }
 
-/** What follows the bytes of an output: data on their way from a file, that this process does not touch. */
-export interface OutputTail {
-  /** The pipe, which holds this output's data and nothing else. */
-  readonly pipe: ReplyPipe;
-  /** Takes the pipe back, empty or not; called once, by `release` of the output. */
-  release(): void;
-}
-
 /** An output of a session that the blocking driver runs. */
 export interface BlockingOutput extends OutputBuffer<ArrayBuffer> {
-  /** What is sent behind `bytes`; null for most outputs. */
-  readonly tail: OutputTail | null;
   /** What is sent in place of `bytes`, which are empty then; null for most outputs. */
   readonly vector: ReplyVector | null;
   /** Wants to know how long it took to hand so many bytes of it to the kernel, in µs. */
@@ -78,7 +68,15 @@ export interface BlockingSession extends ByteSession {
    * arrived in part is not copied. `receivedInto` then tells how much has come.
    */
   inputRoom(): Uint8Array<ArrayBuffer> | null;
-  /** `count` bytes, at least 1, were received into the room that `inputRoom` gave last. Throws as `receive` does. */
+  /**
+   * Where what comes behind that goes, for a driver that can receive into two places at once: the next long
+   * message. Null if there is no such place.
+   */
+  inputRoomAfter(): Uint8Array<ArrayBuffer> | null;
+  /**
+   * `count` bytes, at least 1, were received into the room that `inputRoom` gave last, and if it was full
+   * into what `inputRoomAfter` gave. Throws as `receive` does.
+   */
   receivedInto(count: number): void;
   /** Most bytes that it makes sense to receive next into memory of the driver, at least 1. */
   readonly inputBytesMax: number;

@@ -10,7 +10,7 @@
  */
 import type { BufferPool, PooledBuffer } from "../block/pool.ts";
 import { type FrameFormat, ProtocolError } from "./frame.ts";
-import { ASSEMBLY_EAGER_BYTES, ASSEMBLY_GROWTH } from "./limits.ts";
+import { ASSEMBLY_EAGER_BYTES, ASSEMBLY_GROWTH, FRAME_AFTER_BYTES_MAX } from "./limits.ts";
 
 const NOTHING = new Uint8Array(0);
 
@@ -55,6 +55,9 @@ export class FrameSplitter {
   #assembly: PooledBuffer | null = null;
   #assembled = 0;
   #wanted = 0;
+  /** What has come behind the frame that is being assembled, to be a frame of about its size. */
+  #after: PooledBuffer | null = null;
+  #afterFilled = 0;
   /** The buffer of the current frame, until it is taken or the next frame is asked for. */
   #current: PooledBuffer | null = null;
 
@@ -79,6 +82,8 @@ export class FrameSplitter {
    */
   next(): boolean {
     if (this.#current !== null) this.#releaseCurrent();
+    if (this.#wanted !== 0) return this.#assemble();
+    if (this.#afterFilled !== 0) this.#adoptAfter();
     if (this.#wanted !== 0) return this.#assemble();
     if (this.#headFilled !== 0) return this.#extendHead();
     const start = this.#position;
@@ -113,7 +118,8 @@ export class FrameSplitter {
 
   /** Bytes given that are not part of a frame yet. */
   get pending(): number {
-    return this.#assembled + this.#headFilled + this.#chunk.length - this.#position;
+    const { length } = this.#chunk;
+    return this.#assembled + this.#headFilled + this.#afterFilled + length - this.#position;
   }
 
   /** A copy of the bytes that are not part of a frame yet, in order. */
@@ -121,7 +127,9 @@ export class FrameSplitter {
     const copy = new Uint8Array(this.pending);
     copy.set(this.#head.subarray(0, this.#headFilled));
     if (this.#assembly !== null) copy.set(this.#assembly.bytes.subarray(0, this.#assembled));
-    copy.set(this.#chunk.subarray(this.#position), this.#assembled + this.#headFilled);
+    const at = this.#assembled + this.#headFilled;
+    if (this.#after !== null) copy.set(this.#after.bytes.subarray(0, this.#afterFilled), at);
+    copy.set(this.#chunk.subarray(this.#position), at + this.#afterFilled);
     return copy;
   }
 
@@ -135,7 +143,7 @@ export class FrameSplitter {
   /** Goes on with another format (the next phase of a protocol) from the first byte not yet in a frame. */
   setFormat(format: FrameFormat): void {
     this.#format = format;
-    if (this.#wanted === 0 && this.#headFilled === 0) return;
+    if (this.#wanted === 0 && this.#headFilled === 0 && this.#afterFilled === 0) return;
     const rest = this.remainder();
     this.#dropPartial();
     this.#chunk = rest;
@@ -144,18 +152,66 @@ export class FrameSplitter {
 
   /**
    * Where the next bytes of a frame that has arrived in part go, for whoever can receive into any memory;
-   * then `filled` has to be called. Null if no such frame was begun: `push` takes what comes then.
+   * then `filled` has to be called. Null if no such frame was begun, or it is whole: `push` takes what comes
+   * then.
    */
   room(): Uint8Array<ArrayBuffer> | null {
     const assembly = this.#assembly;
-    if (assembly === null || this.#position < this.#chunk.length) return null;
+    if (assembly === null || this.#assembled === this.#wanted) return null;
+    if (this.#position < this.#chunk.length) return null;
     const { bytes } = assembly.bytes.length > this.#assembled ? assembly : this.#grow(assembly, 0);
     return bytes.subarray(this.#assembled, this.#wanted);
   }
 
-  /** `count` bytes were put at the beginning of the room. */
-  filled(count: number): void {
-    this.#assembled += count;
+  /**
+   * Where bytes go that come behind those of `room`, which was just asked for: frames that are cut often have
+   * one of their size behind them. Null if that is not worth it.
+   */
+  roomAfter(): Uint8Array<ArrayBuffer> | null {
+    const whole = this.#assembly?.bytes.length === this.#wanted;
+    if (!whole || this.#wanted > FRAME_AFTER_BYTES_MAX || this.#pool.scarce) return null;
+    if (this.#after !== null && this.#after.bytes.length !== this.#wanted) this.#dropAfter();
+    this.#after ??= this.#pool.take(this.#wanted);
+    return this.#after.bytes;
+  }
+
+  /**
+   * `count` bytes were put at the beginning of the room, those for which there is none there at the beginning
+   * of what `roomAfter` gave. True if there were such.
+   */
+  filled(count: number): boolean {
+    const end = Math.min(this.#wanted, this.#assembly?.bytes.length ?? 0);
+    const taken = Math.min(count, end - this.#assembled);
+    this.#assembled += taken;
+    this.#afterFilled = count - taken;
+    if (this.#afterFilled === 0) this.#dropAfter();
+    return this.#afterFilled > 0;
+  }
+
+  #dropAfter(): void {
+    const after = this.#after;
+    this.#after = null;
+    this.#afterFilled = 0;
+    after?.release();
+  }
+
+  /** If a frame begins there that takes the rest of it, it is assembled there; else its bytes are a chunk. */
+  #adoptAfter(): void {
+    const after = this.#after, filled = this.#afterFilled;
+    if (after === null) throw new Error("Cannot go on behind a frame: nothing was received there");
+    const { bytes } = after, { headerLengthMin } = this.#format;
+    const length = filled < headerLengthMin ? 0 : this.#format.frameLength(bytes, 0, filled);
+    if (length < filled || length > bytes.length) {
+      this.#chunk = bytes.slice(0, filled);
+      this.#position = 0;
+      this.#dropAfter();
+      return;
+    }
+    this.#wanted = this.#checked(length);
+    this.#assembly = after;
+    this.#assembled = filled;
+    this.#after = null;
+    this.#afterFilled = 0;
   }
 
   /** Forgets everything and gives all memory back. */
@@ -177,6 +233,7 @@ export class FrameSplitter {
     this.#assembly = null;
     this.#assembled = this.#wanted = this.#headFilled = 0;
     assembly?.release();
+    this.#dropAfter();
   }
 
   /** A chunk that is used up must not be kept alive while the connection is idle. */

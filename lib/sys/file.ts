@@ -35,7 +35,6 @@ import { openReadRing } from "./io_uring.ts";
 import { type Libc, libc } from "./libc.ts";
 import { AHEAD_BYTES_MAX, AHEAD_READS_MAX, DIRECT_CHUNK_BYTES } from "./limits.ts";
 import { mapFile, type MemoryMap } from "./memory_map.ts";
-import type { Pipe } from "./pipe.ts";
 import { ReadAhead } from "./read_ahead.ts";
 import { SystemError } from "./system_error.ts";
 
@@ -251,31 +250,11 @@ class PlainFile implements RawFile {
   }
 }
 
-/** A file through the page cache, whose pages can be sent as they are. */
+/** A file through the page cache, whose pages can be mapped. */
 class BufferedFile extends PlainFile {
-  pour(pipe: Pipe, offset: number, length: number): void {
-    for (let at = 0; at < length;) {
-      const done = pipe.fill(this.descriptor, offset + at, length - at);
-      if (done > 0) at += done;
-      else if (done === 0) return pipe.write(new Uint8Array(length - at));
-      else {
-        const errno = lastErrno();
-        // Files of some file systems cannot be spliced.
-        if (errno === EINVAL) return this.#pourCopy(pipe, offset + at, length - at);
-        if (errno !== EINTR) fail("read", this.path);
-      }
-    }
-  }
-
   map(): MemoryMap | null {
     if (this.isBlockDevice) return null;
     return mapFile(this.descriptor, this.size(), (into, offset) => this.read(into, offset));
-  }
-
-  #pourCopy(pipe: Pipe, offset: number, length: number): void {
-    const copy = new Uint8Array(length);
-    this.read(copy, offset);
-    pipe.write(copy);
   }
 }
 

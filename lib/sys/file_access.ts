@@ -6,7 +6,6 @@
  */
 
 import type { MemoryMap } from "./memory_map.ts";
-import type { Pipe } from "./pipe.ts";
 
 /** How to open a file. */
 export interface FileOpenOptions {
@@ -60,11 +59,6 @@ export interface RawFile {
   allocated(): number;
   /** Fills `into` from `offset`; bytes past the end of the file read as zeroes. */
   read(into: Uint8Array, offset: number): void;
-  /**
-   * Puts `length` bytes from `offset` into an empty pipe that has room for them, without a copy where the
-   * system can; absent where it never can. After an error the pipe may hold some of them.
-   */
-  pour?(pipe: Pipe, offset: number, length: number): void;
   /**
    * The file in memory, as long as it is now, for system calls to read from; null where that cannot be done.
    * The caller releases it. Absent where it never can.

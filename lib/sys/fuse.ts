@@ -44,6 +44,8 @@ function calls(): FuseCalls {
 const DEVICE = "/dev/fuse";
 /** The driver is not there, or the mount is gone. */
 const ENODEV = 19;
+/** The mount went away while a request was being read, or was aborted. */
+const ECONNABORTED = 103;
 /** Flags of open(2). */
 const O_RDWR = 2, O_NONBLOCK = 0o4000, O_CLOEXEC = 0o2_000_000;
 /** Flags of mount(2) and umount2(2). */
@@ -121,7 +123,7 @@ export function readFuseRequest(fd: number, into: Uint8Array<ArrayBuffer>): numb
     if (length === 0) return FUSE_ENDED;
     const errno = lastErrno();
     if (errno === EAGAIN) return FUSE_NOTHING;
-    if (errno === ENODEV) return FUSE_ENDED;
+    if (errno === ENODEV || errno === ECONNABORTED) return FUSE_ENDED;
     // ENOENT: the request was taken back while it was being read.
     if (errno !== EINTR && errno !== ENOENT) fail("read", DEVICE);
   }

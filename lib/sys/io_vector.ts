@@ -246,3 +246,25 @@ export class VectorPool {
     if (this.#free.length < VECTORS_KEPT_MAX) this.#free.push(vector);
   }
 }
+
+const twoPieces = new Message(2);
+
+/**
+ * Receives what is there into `first`, and what does not fit behind it into `second`: bytes, 0 at the end of
+ * the stream, WOULD_BLOCK if nothing is there now.
+ */
+export function receiveBoth(
+  fd: number,
+  first: Uint8Array<ArrayBuffer>,
+  second: Uint8Array<ArrayBuffer>,
+): number {
+  twoPieces.setPiece(0, addressOf(first.buffer) + first.byteOffset, first.length);
+  twoPieces.setPiece(1, addressOf(second.buffer) + second.byteOffset, second.length);
+  for (;;) {
+    const count = mapCalls().recvmsg(fd, twoPieces.header(0, 2), MSG_DONTWAIT);
+    if (count >= 0) return count;
+    const number = lastErrno();
+    if (number === EAGAIN) return WOULD_BLOCK;
+    if (number !== EINTR) fail("receive from", `socket ${fd}`);
+  }
+}

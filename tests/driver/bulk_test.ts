@@ -1,13 +1,13 @@
-/** Long payloads under the blocking driver: reads that go from file to socket, writes that are received in place. @module */
+/** Long payloads under the blocking driver: reads that are sent from where they lie, writes that are received in place. @module */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { file } from "../../backends/file.ts";
 import { Device } from "../../lib/block/device.ts";
 import { BufferPool } from "../../lib/block/pool.ts";
 import type { Backend } from "../../lib/block/types.ts";
-import { BULK_FRAME_BYTES_MIN, POUR_BYTES_MIN } from "../../lib/nbd/limits.ts";
+import { BULK_FRAME_BYTES_MIN, LOCATE_BYTES_MIN } from "../../lib/nbd/limits.ts";
 import { systemFiles } from "../../lib/sys/file.ts";
-import { PipePool } from "../../lib/sys/pipe.ts";
+import { VectorPool } from "../../lib/sys/io_vector.ts";
 import { assertSame, compact, deviceOver, joined, ram, sessionFor } from "../nbd/fixtures.ts";
 import { readReplies } from "../nbd/reply_reader.ts";
 import { READ, WRITE } from "../nbd/transmission_messages.ts";
@@ -20,12 +20,12 @@ const KIB = 1024, MIB = 1024 * KIB;
 interface FileBed extends Bed {
   readonly path: string;
   readonly content: Uint8Array<ArrayBuffer>;
-  /** Reads that went into pipes. */
-  readonly poured: () => number;
+  /** Reads that the storage has copied. */
+  readonly copied: () => number;
 }
 
-/** A loop over a file of 3 MiB, and pipes of 1 MiB; all descriptors are closed at the end. */
-function withFile(pipeCount: number, fn: (bed: FileBed) => void): Promise<void> {
+/** A loop over a file of 3 MiB, with vectors or without; all descriptors are closed at the end. */
+function withFile(vectors: VectorPool | null, fn: (bed: FileBed) => void): Promise<void> {
   return withTempDir(async (folder) => {
     const path = join(folder, "disk.img");
     const random = new SeededRandom(11);
@@ -41,9 +41,9 @@ function withFile(pipeCount: number, fn: (bed: FileBed) => void): Promise<void> 
     let count = 0;
     const counting: Backend = {
       ...backend,
-      pour: (pipe, offset, length) => {
+      read: (into, offset) => {
         count += 1;
-        backend.pour?.(pipe, offset, length);
+        return backend.read(into, offset);
       },
     };
     const device = new Device(counting, {
@@ -52,12 +52,10 @@ function withFile(pipeCount: number, fn: (bed: FileBed) => void): Promise<void> 
       log: new MemoryLog(),
       pool: new BufferPool({ poison: true }),
     });
-    const pipes = new PipePool(pipeCount, MIB);
     await withLoop(
-      (bed) => fn({ ...bed, path, content, poured: () => count }),
-      { device, pipes },
+      (bed) => fn({ ...bed, path, content, copied: () => count }),
+      vectors === null ? { device } : { device, vectors },
     );
-    pipes.close();
   });
 }
 
@@ -92,82 +90,43 @@ function readAll({ loop, connect, content }: FileBed, reads: readonly Read[]): v
   }
 }
 
-Deno.test("SessionLoop sends long reads of a file as they are, wherever they begin and end", () =>
-  withFile(64, (bed) => {
-    const random = new SeededRandom(3);
-    const reads = Array.from({ length: 120 }, (_, index) => {
-      const most = index % 3 === 0 ? 2 * POUR_BYTES_MIN : index % 3 === 1 ? 1.5 * MIB : 9 * KIB;
-      const length = 1 + random.uint32() % most;
-      return { offset: random.uint32() % (bed.content.length - length), length };
-    });
-    reads.push({ offset: 0, length: MIB }, { offset: 1, length: MIB }, {
-      offset: 0,
-      length: 3 * MIB,
-    });
-    readAll(bed, reads);
-    const fits = ({ offset, length }: Read): boolean =>
-      length >= POUR_BYTES_MIN && offset % 4096 + length <= MIB;
-    assert.equal(bed.poured(), reads.filter(fits).length);
-    assert.equal(bed.device.statistics.read.snapshot().count, reads.length);
-  }));
+const WAYS = [["sends long reads of a file from its pages", true], [
+  "copies long reads where it has no vectors",
+  false,
+]] as const;
 
-Deno.test("SessionLoop reads by copying where no pipe is free", () =>
-  withFile(0, (bed) => {
-    readAll(bed, [{ offset: 5, length: 500 * KIB }, { offset: 0, length: POUR_BYTES_MIN }]);
-    assert.equal(bed.poured(), 0);
-  }));
+for (const [what, located] of WAYS) {
+  Deno.test(`SessionLoop ${what}, wherever they begin and end`, () =>
+    withFile(located ? new VectorPool() : null, (bed) => {
+      const random = new SeededRandom(3);
+      const reads = Array.from({ length: 120 }, (_, index) => {
+        const most = index % 3 === 0 ? 64 * KIB : index % 3 === 1 ? 1.5 * MIB : 9 * KIB;
+        const length = LOCATE_BYTES_MIN + random.uint32() % most;
+        return { offset: random.uint32() % (bed.content.length - length), length };
+      });
+      const whole = bed.content.length;
+      reads.push({ offset: 0, length: MIB }, { offset: 1, length: MIB }, {
+        offset: 0,
+        length: whole,
+      });
+      readAll(bed, reads);
+      assert.equal(bed.copied(), located ? 0 : reads.length);
+      assert.equal(bed.device.statistics.read.snapshot().count, reads.length);
+    }));
 
-Deno.test("SessionLoop gives zeroes for what a file that was cut short has lost", () =>
-  withFile(4, (bed) => {
-    Deno.truncateSync(bed.path, 2 * MIB + 100);
-    bed.content.fill(0, 2 * MIB + 100);
-    readAll(bed, [{ offset: 2 * MIB - 1000, length: 300 * KIB }, {
-      offset: 2.5 * MIB,
-      length: 400 * KIB,
-    }]);
-    assert.equal(bed.poured(), 2);
-  }));
-
-function openDescriptors(): number {
-  return [...Deno.readDirSync("/proc/self/fd")].length;
+  Deno.test(`SessionLoop ${what}, with zeroes for what the file has lost`, () =>
+    withFile(located ? new VectorPool() : null, (bed) => {
+      // The blocks are looked at while all is there.
+      readAll(bed, [{ offset: 0, length: bed.content.length }]);
+      Deno.truncateSync(bed.path, 2 * MIB + 100);
+      bed.content.fill(0, 2 * MIB + 100);
+      readAll(bed, [{ offset: 2 * MIB - 1000, length: 300 * KIB }, {
+        offset: 2.5 * MIB,
+        length: 400 * KIB,
+      }]);
+      assert.equal(bed.copied(), located ? 0 : 3);
+    }));
 }
-
-Deno.test("SessionLoop takes pipes back from clients that go with their replies unread", async () => {
-  const before = openDescriptors();
-  await withFile(3, ({ loop, connect, poured, ends }) => {
-    for (let round = 1; round <= 4; round++) {
-      const clients = [connect(), connect()];
-      for (const { client } of clients) {
-        for (let cookie = 0; cookie < 8; cookie++) client.send(compact(READ, cookie, 7, 900 * KIB));
-      }
-      for (let turns = 0; turns < 5; turns++) loop.turn();
-      for (const { id } of clients) {
-        loop.cut(id, new Error("it is enough"));
-        assert.equal(ends.get(id), "it is enough");
-      }
-      assert.ok(poured() >= 2 * round, `${poured()} reads were poured in ${round} rounds`);
-    }
-  });
-  assert.equal(openDescriptors(), before);
-});
-
-Deno.test("PipePool gives empty pipes, as many as it may have and as long as they are", () => {
-  const pipes = new PipePool(2, 64 * KIB);
-  assert.equal(pipes.take(0, 64 * KIB + 1), null);
-  assert.equal(pipes.take(1, 64 * KIB), null, "it takes a page more than there is");
-  const first = pipes.take(0, 64 * KIB), second = pipes.take(4095, 2);
-  assert.ok(first !== null && second !== null);
-  assert.equal(pipes.take(0, 1), null);
-  first.write(new Uint8Array(10));
-  pipes.give(first);
-  const third = pipes.take(0, 1);
-  assert.ok(third !== null && third !== first, "a pipe with data of others was given out");
-  assert.equal(third.bytes, 0);
-  pipes.give(second);
-  pipes.close();
-  pipes.give(third);
-  assert.equal(pipes.take(0, 1), null);
-});
 
 Deno.test("NbdServerSession has long payloads received where they belong", async () => {
   const disk = ram();
@@ -209,6 +168,77 @@ Deno.test("NbdServerSession has long payloads received where they belong", async
   session.receive(compact(READ, 1, 0, 1));
   assert.equal(session.inputBytesMax, Infinity, "a short request ends it");
   session.end(undefined);
+});
+
+/** Requests as a client with many under way sends them: mostly long writes of one size, and what they store. */
+function manyRequests(random: SeededRandom, expected: Uint8Array<ArrayBuffer>): Uint8Array[] {
+  return Array.from({ length: 60 }, (_, cookie) => {
+    const kind = random.uint32() % 10;
+    const length = kind < 7 ? 100 * KIB : 1 + random.uint32() % (kind < 9 ? 150 * KIB : 2 * KIB);
+    const offset = random.uint32() % (expected.length - length);
+    if (kind === 9 && cookie % 2 === 0) return compact(READ, cookie, offset, 512);
+    const payload = new Uint8Array(length).fill(cookie + 1);
+    expected.set(payload, offset);
+    return compact(WRITE, cookie, offset, length, { payload });
+  });
+}
+
+Deno.test("NbdServerSession has what comes behind a long payload received where it belongs too", async () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const random = new SeededRandom(seed);
+    const disk = ram();
+    await using device = deviceOver(disk.backend);
+    const session = sessionFor(device, "simple");
+    const expected = disk.content.slice();
+    const input = joined(manyRequests(random, expected));
+    let behind = 0;
+    for (let at = 0; at < input.length;) {
+      const most = 1 + random.uint32() % (220 * KIB);
+      const room = session.inputRoom();
+      if (room === null) {
+        session.receive(input.slice(at, at += Math.min(most, session.inputBytesMax)));
+        session.releaseInput();
+      } else {
+        const after = session.inputRoomAfter();
+        const space = room.length + (after?.length ?? 0);
+        const count = Math.min(most, space, input.length - at);
+        room.set(input.subarray(at, at + Math.min(count, room.length)));
+        after?.set(input.subarray(at + room.length, Math.max(at + room.length, at + count)));
+        behind += count > room.length ? 1 : 0;
+        session.receivedInto(count);
+        at += count;
+      }
+      session.takeOutput()?.release();
+    }
+    assert.ok(behind > 10, `only ${behind} times something came behind a payload`);
+    assert.equal(session.receivedBytes, input.length);
+    assert.equal(session.requestCount, 60);
+    assertSame(disk.content, expected);
+    session.end(undefined);
+    assert.equal(device.pool.takenCount, 0);
+  }
+});
+
+Deno.test("SessionLoop stores what a client sends without waiting for replies", async () => {
+  const disk = ram();
+  await withLoop(({ loop, connect }) => {
+    const { client } = connect();
+    for (let seed = 1; seed <= 10; seed++) {
+      const random = new SeededRandom(seed);
+      const expected = disk.content.slice();
+      const requests = manyRequests(random, expected);
+      const reads = requests.filter(({ length }) => length === 28).length;
+      let done = client.send(joined(requests));
+      let got = 0;
+      for (let turns = 0; !done || got < 60 * 16 + reads * 512; turns++) {
+        assert.ok(turns < 100_000, `only ${got} bytes of replies came`);
+        loop.turn();
+        got += client.take();
+        done = client.send(new Uint8Array(0));
+      }
+      assertSame(disk.content, expected);
+    }
+  }, { device: deviceOver(disk.backend) });
 });
 
 /** Bytes of the writes among calls: "write 7+512". */

@@ -4,7 +4,6 @@ import type { Device } from "../../lib/block/device.ts";
 import { OPEN_GATE } from "../../lib/block/request.ts";
 import { SessionLoop } from "../../lib/driver/session_loop.ts";
 import type { VectorPool } from "../../lib/sys/io_vector.ts";
-import type { PipePool } from "../../lib/sys/pipe.ts";
 import { closeEvent, openEvent } from "../../lib/sys/poll.ts";
 import {
   closeDescriptor,
@@ -84,8 +83,7 @@ export interface Bed {
 /** Runs `fn` with a loop over `settings.device`, or a disk in memory of 1 MiB whose bytes are their offsets. */
 export async function withLoop(
   fn: (bed: Bed) => void | Promise<void>,
-  settings: { scarce?: () => boolean; device?: Device; pipes?: PipePool; vectors?: VectorPool } =
-    {},
+  settings: { scarce?: () => boolean; device?: Device; vectors?: VectorPool } = {},
 ): Promise<void> {
   await using device = settings.device ?? deviceOver(ram().backend);
   const wakeFd = openEvent();
@@ -108,7 +106,7 @@ export async function withLoop(
     loop.add(
       id,
       there,
-      sessionFor(device, "simple", {}, OPEN_GATE, settings.pipes, settings.vectors),
+      sessionFor(device, "simple", {}, OPEN_GATE, settings.vectors),
     );
     return { client, id };
   };

@@ -18,7 +18,6 @@ import {
 } from "../../lib/nbd/export_info.ts";
 import { NbdServerSession } from "../../lib/nbd/server_session.ts";
 import type { VectorPool } from "../../lib/sys/io_vector.ts";
-import type { PipePool } from "../../lib/sys/pipe.ts";
 import type { ByteSession } from "../../lib/stream/session.ts";
 import { ManualClock, MemoryLog } from "../support/context.ts";
 
@@ -249,7 +248,6 @@ export function sessionFor(
   style: "simple" | "structured" | "extended",
   different: Partial<HandshakeState> = {},
   gate: Gate = OPEN_GATE,
-  pipes: PipePool | null = null,
   vectors: VectorPool | null = null,
 ): NbdServerSession {
   const state = stateFor(device, style, different);
@@ -257,7 +255,6 @@ export function sessionFor(
     device,
     gate,
     state,
-    ...(pipes === null ? {} : { pipes }),
     ...(vectors === null ? {} : { vectors }),
   });
 }

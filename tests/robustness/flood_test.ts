@@ -71,8 +71,10 @@ Deno.test("good clients get in promptly through a flood of handshakes", async ()
       for (const client of dribblers) client[Symbol.dispose]();
     };
     await bounded("the flood", 30_000, established.during(flood()));
-    const evictions = log.lines.filter((line) => line.includes("there are 64 handshakes already"));
-    assert.ok(evictions.length >= FLOOD - 64, `${evictions.length} were evicted`);
+    // Those that came last may not have been accepted when the last good client was done.
+    const evicted = (): number =>
+      log.lines.filter((line) => line.includes("there are 64 handshakes already")).length;
+    await until(`${FLOOD - 64} are evicted`, () => evicted() >= FLOOD - 64);
     // The first of them sees the end after the greeting; the latest is still welcome.
     assert.equal(await half[0]?.drain(), GREETING_BYTES);
     assert.equal((await half.at(-1)?.read(GREETING_BYTES))?.length, GREETING_BYTES);

@@ -5,6 +5,7 @@ import { BufferPool, type PooledBuffer } from "../../lib/block/pool.ts";
 import { type FrameFormat, ProtocolError } from "../../lib/stream/frame.ts";
 import { ASSEMBLY_EAGER_BYTES, ASSEMBLY_GROWTH } from "../../lib/stream/limits.ts";
 import { FrameSplitter } from "../../lib/stream/splitter.ts";
+import { SeededRandom } from "../support/context.ts";
 import { concat, frameOf, LENGTH_FORMAT } from "./echo_session.ts";
 
 /** Lines that end in LF: the length is told only by the last byte. */
@@ -96,6 +97,113 @@ for (
     );
   });
 }
+
+/** Gives bytes in every way there is, as a driver does, and takes the frames now and then. */
+function receiveFrames(
+  splitter: FrameSplitter,
+  bytes: Uint8Array,
+  random: SeededRandom,
+): { frames: number[][]; adopted: number } {
+  const frames: number[][] = [];
+  let adopted = 0, used = 0;
+  for (let at = 0; at < bytes.length;) {
+    const room = splitter.room();
+    const most = Math.min(bytes.length - at, 1 + random.uint32() % 400);
+    if (room === null) {
+      splitter.push(bytes.slice(at, at += Math.min(most, 30)));
+    } else {
+      const after = random.uint32() % 4 > 0 ? splitter.roomAfter() : null;
+      const count = Math.min(most, room.length + (after?.length ?? 0));
+      const [first, second] = [Math.min(count, room.length), Math.max(0, count - room.length)];
+      room.set(bytes.subarray(at, at + first));
+      after?.set(bytes.subarray(at + first, at + count));
+      assert.equal(splitter.filled(count), second > 0);
+      if (second > 0) assert.equal(splitter.room(), null, "a frame that is whole has no room");
+      adopted += second > 0 ? 1 : 0;
+      at += count;
+    }
+    assert.equal(splitter.pending, at - used);
+    assert.deepEqual(splitter.remainder(), bytes.slice(used, at));
+    while (splitter.next()) {
+      frames.push([...splitter.bytes.subarray(splitter.start, splitter.end)]);
+      used += splitter.end - splitter.start;
+    }
+    assert.equal(splitter.pending, at - used);
+    assert.deepEqual(splitter.remainder(), bytes.slice(used, at));
+  }
+  return { frames, adopted };
+}
+
+Deno.test("FrameSplitter gives the same frames from chunks, rooms and what comes behind them", () => {
+  let adopted = 0;
+  for (let seed = 1; seed <= 300; seed++) {
+    const random = new SeededRandom(seed);
+    const usual = random.uint32() % 300;
+    const frames = Array.from({ length: 30 }, () => {
+      const payload = new Uint8Array(random.uint32() % 3 > 0 ? usual : random.uint32() % 400);
+      random.fill(payload);
+      return frameOf(payload);
+    });
+    const pool = new BufferPool({ poison: true });
+    const splitter = new FrameSplitter(LENGTH_FORMAT, pool);
+    const seen = receiveFrames(splitter, concat(frames), random);
+    assert.deepEqual(seen.frames, frames.map((frame) => [...frame]));
+    adopted += seen.adopted;
+    splitter.reset();
+    assert.equal(pool.takenCount, 0);
+  }
+  assert.ok(adopted > 1000, `only ${adopted} times something came behind a frame`);
+});
+
+Deno.test("FrameSplitter goes on in the memory behind a frame, and gives it back where it cannot", () => {
+  const pool = new BufferPool({ poison: true });
+  const splitter = new FrameSplitter(LENGTH_FORMAT, pool);
+  const frame = frameOf(new Uint8Array(100).fill(7));
+  assert.equal(splitter.roomAfter(), null, "there is no frame to be behind of");
+  splitter.push(frame.slice(0, 50));
+  assert.equal(splitter.next(), false);
+  const room = splitter.room() ?? assert.fail();
+  const after = splitter.roomAfter() ?? assert.fail();
+  assert.equal(after.length, frame.length);
+  assert.equal(splitter.roomAfter(), after);
+  assert.equal(pool.takenCount, 2);
+  room.set(frame.subarray(50));
+  after.set(frame.subarray(0, 60));
+  splitter.filled(room.length + 60);
+  assert.ok(splitter.next());
+  assert.equal(splitter.next(), false);
+  assert.equal(pool.takenCount, 1);
+  const rest = splitter.room() ?? assert.fail();
+  assert.equal(rest.buffer, after.buffer, "it was copied");
+  assert.equal(rest.length, frame.length - 60);
+  assert.ok(splitter.roomAfter() !== null);
+  rest.set(frame.subarray(60, 70));
+  splitter.filled(10);
+  assert.equal(pool.takenCount, 1, "nothing came behind it");
+  splitter.room()?.set(frame.subarray(70));
+  splitter.filled(frame.length - 70);
+  assert.ok(splitter.next());
+  assert.deepEqual(splitter.bytes.slice(splitter.start, splitter.end), frame);
+  assert.equal(splitter.next(), false);
+  assert.equal(pool.takenCount, 0);
+});
+
+Deno.test("FrameSplitter setFormat() keeps what has come behind a frame", () => {
+  const pool = new BufferPool({ poison: true });
+  const splitter = new FrameSplitter(LENGTH_FORMAT, pool);
+  const frame = frameOf(new Uint8Array(20));
+  splitter.push(frame.slice(0, 10));
+  assert.equal(splitter.next(), false);
+  splitter.room()?.set(frame.subarray(10));
+  splitter.roomAfter()?.set([65, 66, 10]);
+  splitter.filled(frame.length - 10 + 3);
+  assert.ok(splitter.next());
+  splitter.setFormat(LINE_FORMAT);
+  assert.ok(splitter.next());
+  assert.deepEqual([...splitter.bytes.subarray(splitter.start, splitter.end)], [65, 66, 10]);
+  splitter.reset();
+  assert.equal(pool.takenCount, 0);
+});
 
 Deno.test("FrameSplitter does not copy a frame that is inside a chunk", () => {
   const pool = new BufferPool();

@@ -31,11 +31,6 @@ export const fatal: BackendType<MemoryOptions> = {
           }
           return backend.read(into, offset);
         },
-        pour(pipe, offset, length): void {
-          const copy = new Uint8Array(length);
-          void backend.read(copy, offset);
-          pipe.write(copy);
-        },
         write: (from, offset, options) => backend.write(from, offset, options),
         flush: () => backend.flush(),
         [Symbol.asyncDispose]: () => backend[Symbol.asyncDispose](),
