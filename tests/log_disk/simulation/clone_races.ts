@@ -373,7 +373,7 @@ export const RACES: readonly Race[] = [
   { roles: ["remover of its clone", "deleter"], kills: 1, faults: 0, preemptions: Infinity },
   { roles: ["cloner", "taker in vain"], kills: 1, faults: 0, preemptions: Infinity },
   { roles: ["cloner", "remover"], kills: 1, faults: 0, preemptions: Infinity },
-  { roles: ["cloner", "deleter", "collector"], kills: 0, faults: 0, preemptions: 2 },
+  { roles: ["cloner", "deleter", "collector"], kills: 0, faults: 0, preemptions: Infinity },
   { roles: ["cloner", "deleter", "second deleter"], kills: 0, faults: 0, preemptions: 3 },
   { roles: ["cloner", "second cloner", "deleter"], kills: 0, faults: 0, preemptions: 2 },
   { roles: ["cloner", "deleter", "renewer"], kills: 0, faults: 0, preemptions: 2 },
