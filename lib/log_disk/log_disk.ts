@@ -31,6 +31,7 @@ import {
   CALL_BYTES_MAX,
   DIRTY_BYTES_MAX,
   DIRTY_BYTES_MIN,
+  OBJECT_DATA_BYTES,
   PUTS_MAX,
   READ_TRIES_MAX,
   SEAL_AFTER_MS,
@@ -67,6 +68,8 @@ export interface AttachOptions {
   readonly sealAfterMs?: number;
   /** Objects on their way at a time. */
   readonly putsMax?: number;
+  /** Bytes of data at which an object is sealed; at most OBJECT_DATA_BYTES_MAX. */
+  readonly objectBytes?: number;
   /** When checkpoints are made. */
   readonly checkpoints?: CheckpointSettings;
   /** Opens the store of a parent volume; clones are refused if left out. */
@@ -91,6 +94,7 @@ function writerSettings(options: AttachOptions): WriterSettings {
     dirtyBytesMax: Math.max(options.dirtyBytesMax ?? DIRTY_BYTES_MAX, DIRTY_BYTES_MIN),
     sealAfterMs: options.sealAfterMs ?? SEAL_AFTER_MS,
     putsMax: options.putsMax ?? PUTS_MAX,
+    objectBytes: options.objectBytes ?? OBJECT_DATA_BYTES,
   };
 }
 
@@ -116,6 +120,8 @@ export class LogDisk implements Backend {
   #closed = false;
   readonly #onDurable = new Set<(seq: number) => void>();
   readonly #isSnapshot: boolean;
+  /** Bytes of data at which an object is sealed. */
+  readonly objectBytes: number;
 
   private constructor(
     volume: Volume,
@@ -130,6 +136,7 @@ export class LogDisk implements Backend {
     this.#context = context;
     this.#reader = (options.reader ?? plainLineReader)(volume.origins);
     this.#isSnapshot = options.snapshot !== undefined;
+    this.objectBytes = writerSettings(options).objectBytes;
     this.#geometry = this.#geometryOf(options);
   }
 

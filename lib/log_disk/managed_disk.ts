@@ -48,6 +48,8 @@ export interface ManagedDiskOptions {
   readonly sealAfterMs: number;
   /** Objects on their way at a time. */
   readonly puts: number;
+  /** Bytes of data at which an object is sealed; OBJECT_DATA_BYTES if left out. */
+  readonly objectBytes?: number;
   /** Garbage is collected when there is much of it. */
   readonly collects: boolean;
   /** Opens the store of a parent volume. */
@@ -133,6 +135,7 @@ export async function openManagedDisk(
       dirtyBytesMax: options.dirtyBytes,
       sealAfterMs: options.sealAfterMs,
       putsMax: options.puts,
+      ...(options.objectBytes === undefined ? {} : { objectBytes: options.objectBytes }),
       resolve: options.resolve,
       ...(wal === null ? {} : { hooks: walHooks(wal) }),
       reader: (origins) => {

@@ -25,7 +25,7 @@ import type { DiskContext } from "./context.ts";
 import { type CreateOutcome, createOwn } from "./create_own.ts";
 import { emptyRun, type ExtentMap } from "./extent_map.ts";
 import { FlushGroup } from "./flush_group.ts";
-import { OBJECT_DATA_BYTES, RETRY_AFTER_MS } from "./limits.ts";
+import { RETRY_AFTER_MS } from "./limits.ts";
 import type { LogHeader } from "./log_object.ts";
 import { logKey } from "./names.ts";
 import { Segment } from "./segment.ts";
@@ -38,6 +38,8 @@ export interface WriterSettings {
   readonly sealAfterMs: number;
   /** Objects on their way at a time. */
   readonly putsMax: number;
+  /** Bytes of data at which an object is sealed; at most OBJECT_DATA_BYTES_MAX. */
+  readonly objectBytes: number;
 }
 
 /** Who writes, and where it begins. */
@@ -215,7 +217,7 @@ export class LogWriter {
   #segment(bytes: number): Segment {
     const open = this.#open;
     if (open !== null) {
-      if (open.dataBytes + bytes <= OBJECT_DATA_BYTES && !open.isFull) return open;
+      if (open.dataBytes + bytes <= this.#settings.objectBytes && !open.isFull) return open;
       this.#seal(false);
     }
     return this.#openSegment();
@@ -235,7 +237,7 @@ export class LogWriter {
     return segment;
   }
 
-  /** Adds data of at most OBJECT_DATA_BYTES, which goes into one object. There has to be `room`. */
+  /** Adds data of at most WHOLE_WRITE_BYTES_MAX, which goes into one object. There has to be `room`. */
   write(from: Uint8Array, offset: number): void {
     this.#check();
     if (this.#overwrite(from, offset)) return;
@@ -280,7 +282,7 @@ export class LogWriter {
 
   #filled(segment: Segment, bytes: number): void {
     this.#dirtyBytes += bytes;
-    if (segment.dataBytes >= OBJECT_DATA_BYTES) this.#seal(false);
+    if (segment.dataBytes >= this.#settings.objectBytes) this.#seal(false);
   }
 
   /** Records another size of the disk: in an object of its own, so that all before it has the old size. */

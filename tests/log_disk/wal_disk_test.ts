@@ -62,6 +62,7 @@ class ModelDisk implements DiskBelow {
   readonly #life: AbortSignal;
   readonly geometry = GEOMETRY;
   readonly failure = null;
+  readonly objectBytes = 16 * BLOCK;
 
   constructor(volume: ModelVolume, hooks: WriterHooks, random: SeededRandom, life: AbortSignal) {
     this.#volume = volume;
@@ -69,6 +70,11 @@ class ModelDisk implements DiskBelow {
     this.#random = random;
     this.#changes = volume.durable.slice();
     this.#life = life;
+  }
+
+  /** Each change is an object of its own. */
+  get position(): number {
+    return this.#changes.length + 1;
   }
 
   get image(): number[] {
@@ -138,7 +144,8 @@ async function attach(host: Host, volume: ModelVolume, plain = false): Promise<B
   const writer = { epoch: volume.epoch + 1, nonce: random.uint32().toString(16).padStart(32, "0") };
   const hooks = walHooks(wal);
   try {
-    await hooks.beforeClaim(VOLUME, volume.writer ?? { epoch: 0, nonce: "" }, writer);
+    const last = volume.writer ?? { epoch: 0, nonce: "" }, seq = volume.durable.length;
+    await hooks.beforeClaim(VOLUME, { ...last, seq }, writer);
     life.signal.throwIfAborted();
   } catch (error) {
     await wal.close();

@@ -109,7 +109,7 @@ async function live(seed: number, flushDoesNothing = false): Promise<number> {
     assert.deepEqual(found, texts.slice(first, first + found.length));
     assert.ok(first + found.length >= appended.synced, "what was synced is gone");
     log.checkOwner(VOLUME, writer(life));
-    await log.claim(writer(life + 1));
+    await log.claim(writer(life + 1), { ...writer(life), seq: 0 });
     await log.begin(VOLUME, writer(life + 1));
     assert.deepEqual(all(log), []);
   }
@@ -158,8 +158,8 @@ Deno.test("WriteAheadLog gives its records to nobody but its writer and those th
   log.checkOwner(VOLUME, writer(1));
   assert.throws(() => log.checkOwner("f".repeat(32), writer(1)), { errno: "EBUSY" });
   assert.throws(() => log.checkOwner(VOLUME, writer(2)), /another writer has continued the volume/);
-  await log.claim(writer(2));
-  await log.claim({ epoch: 3, nonce: "3".repeat(32) });
+  await log.claim(writer(2), { ...writer(1), seq: 0 });
+  await log.claim({ epoch: 3, nonce: "3".repeat(32) }, { ...writer(1), seq: 0 });
   files.crash();
   const again = await open(files);
   again.checkOwner(VOLUME, writer(1));

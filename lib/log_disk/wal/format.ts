@@ -11,8 +11,9 @@
  * bytes of the ring (8), then the claims: epoch (8) and writer's nonce (16) each.
  *
  * A record: CRC-32 of what follows and of its data (4), kind (4), number (8), offset on the disk (8),
- * length there (8), id of the ring's use (16), bytes of data (4), zero (4); then the data. Numbers
- * ascend by one, so that a record left from an earlier round of the ring is never taken for a new one.
+ * length there (8), id of the ring's use (16), bytes of data (4), tag of a log object (4); then the data.
+ * Numbers ascend by one, so that a record left from an earlier round of the ring is never taken for a new
+ * one. The tag says which log object was being filled when the record was added (`objectTag`).
  *
  * @module
  */
@@ -35,7 +36,9 @@ const TAIL_NUMBER_AT = 64, TAIL_PLACE_AT = 72, RING_BYTES_AT = 80, CLAIM_LIST_AT
 const CLAIM_BYTES = 24;
 /** Where the fields of a record are. */
 const RECORD_CRC_AT = 0, KIND_AT = 4, NUMBER_AT = 8, OFFSET_AT = 16, LENGTH_AT = 24;
-const RECORD_USE_AT = 32, DATA_BYTES_AT = 48;
+const RECORD_USE_AT = 32, DATA_BYTES_AT = 48, TAG_AT = 52;
+/** Tags are 1 to this. */
+const TAGS = 2 ** 32 - 1;
 
 /** What a record tells. `wrap`: the ring goes on at its beginning. */
 export const RECORD_KINDS = ["wrap", "write", "zero", "trim"] as const;
@@ -55,7 +58,10 @@ export interface WalHeader {
   readonly tailPlace: number;
   /** Bytes of the ring. */
   readonly ringBytes: number;
-  /** The writer that made the records, and those that were to take over from it, oldest first. */
+  /**
+   * The writer that made the records, and those that were to take over from it, oldest first: at most
+   * WAL_CLAIMS_MAX.
+   */
   readonly claims: readonly Writer[];
 }
 
@@ -68,13 +74,29 @@ export interface RecordHead {
   readonly length: number;
   /** Bytes of data behind the head: `length` for a write, else none. */
   readonly dataBytes: number;
+  /** The log object that was being filled when it was added, an `objectTag`; 0 if that is not known. */
+  readonly tag: number;
+}
+
+/** What a record keeps of the number of a log object: 32 bits, and never 0. */
+export function objectTag(seq: number): number {
+  return seq % TAGS + 1;
+}
+
+/**
+ * True if a tag is known to be of the log object `seq` or of one before it. Numbers that are compared lie
+ * less than 2^31 apart: records do not stay in the file for as many objects.
+ */
+export function isTagUpTo(tag: number, seq: number): boolean {
+  if (tag === 0) return false;
+  return (objectTag(seq) - tag + TAGS) % TAGS < TAGS / 2;
 }
 
 /** A header as it is in the file. */
 export function encodeHeader(header: WalHeader): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(HEADER_BYTES), view = viewOf(bytes);
   putAscii(bytes, 0, MAGIC);
-  const claims = header.claims.slice(-WAL_CLAIMS_MAX);
+  const { claims } = header;
   view.setUint32(CLAIMS_AT, claims.length, true);
   putU64(view, GENERATION_AT, header.generation);
   putId(bytes, VOLUME_AT, header.volume);
@@ -138,7 +160,7 @@ export function sealRecord(
   putU64(view, LENGTH_AT, head.length);
   bytes.set(use, RECORD_USE_AT);
   view.setUint32(DATA_BYTES_AT, head.dataBytes, true);
-  view.setUint32(DATA_BYTES_AT + 4, 0, true);
+  view.setUint32(TAG_AT, head.tag, true);
   const end = RECORD_BYTES + head.dataBytes;
   view.setUint32(RECORD_CRC_AT, crc32(bytes.subarray(KIND_AT, end)), true);
 }
@@ -154,6 +176,7 @@ export function readRecordHead(bytes: Uint8Array, use: string): RecordHead | nul
     offset: getU64(view, OFFSET_AT),
     length: getU64(view, LENGTH_AT),
     dataBytes: view.getUint32(DATA_BYTES_AT, true),
+    tag: view.getUint32(TAG_AT, true),
   };
 }
 

@@ -3,10 +3,15 @@
  * takes one fdatasync instead of a round trip to the store. What the disk below has not made durable
  * lives on this host alone until it has; whoever takes the volume over elsewhere does not see it.
  *
- * Two rules make recovery simple. The log is synced before an object with those writes is created, so
- * that the volume never has more than the log; and a record is released only when the volume has it. What
- * the volume has is then always what it had at the log's first record, changed by the first some of its
- * records; doing them all over again, in order, gives the disk as it was.
+ * The disk takes changes in the order of the log, one at a time: a record is added once the disk has
+ * taken those before it, and says which log object the disk is filling then. The log is synced before an
+ * object with those writes is created, and a record is released only when the volume has it. So what the
+ * volume has is always what it had at the log's first record, changed by the first some of its records.
+ *
+ * A recovery does those again, in order, that the volume may not have. They go to the volume in chunks:
+ * each is one log object, which is there as a whole or not at all, and what it had is released before the
+ * next one is sent. So whoever takes the volume over meanwhile, too, finds it as it was after some of its
+ * writes (docs/log-disk.md has the argument).
  *
  * @module
  */
@@ -15,15 +20,15 @@ import { BlockError } from "../../block/errors.ts";
 import { chain, ensure, oneByOne } from "../../block/maybe.ts";
 import type { Backend, Maybe } from "../../block/types.ts";
 import type { Writer, WriterHooks } from "../hooks.ts";
-import { WAL_DRAIN_SHARE, WAL_RECORD_DATA_BYTES_MAX } from "./limits.ts";
-import type { WalPosition, WalRecord, WriteAheadLog } from "./write_ahead_log.ts";
+import { REDO_RECORDS_MAX, WAL_DRAIN_SHARE, WAL_RECORD_DATA_BYTES_MAX } from "./limits.ts";
+import type { WalChunk, WalPosition, WalRecord, WriteAheadLog } from "./write_ahead_log.ts";
 
 /** How a write-ahead log takes part in what a writer does. */
 export function walHooks(wal: WriteAheadLog): WriterHooks {
   return {
     beforeClaim: async (volume, last, next) => {
       wal.checkOwner(volume, last);
-      await wal.claim(next);
+      await wal.claim(next, last);
     },
     beforeCreate: () => wal.sync(),
   };
@@ -33,6 +38,10 @@ export function walHooks(wal: WriteAheadLog): WriterHooks {
 export type DiskBelow = Required<Pick<Backend, "trim" | "zero">> & Backend & {
   /** Why nothing can be written any more; null while it can. */
   readonly failure: BlockError | null;
+  /** The log object that the next change goes to, or one before it. */
+  readonly position: number;
+  /** Bytes of data, less than which go into one log object if they are written at once after a flush. */
+  readonly objectBytes: number;
 };
 
 /** What a disk with a write-ahead log is made of. */
@@ -52,24 +61,31 @@ export interface WalDiskOptions {
 const PLAIN = { fua: false };
 
 /** Does a record again, as far as the disk has room for it: it may have shrunk since. */
-async function redo(disk: DiskBelow, record: WalRecord): Promise<void> {
+function redo(disk: DiskBelow, record: WalRecord): Maybe<void> {
   const length = Math.min(record.length, disk.geometry.size - record.offset);
   if (length <= 0) return;
   const { kind, offset, data } = record;
-  if (kind === "write") await disk.write(data.subarray(0, length), offset, PLAIN);
-  else if (kind === "trim") await disk.trim(offset, length, PLAIN);
-  else await disk.zero(offset, length, { fua: false, mayTrim: false, fastOnly: false });
+  if (kind === "write") return disk.write(data.subarray(0, length), offset, PLAIN);
+  if (kind === "trim") return disk.trim(offset, length, PLAIN);
+  return disk.zero(offset, length, { fua: false, mayTrim: false, fastOnly: false });
 }
 
 /** Gives the disk what its log has and it has not; the log is then the new writer's. */
 async function recover({ disk, wal, volume, writer, log }: WalDiskOptions): Promise<void> {
   const { records } = wal;
-  if (records > 0) {
-    log.info(`Recovering ${records} records of write-ahead log ${wal.path}`);
-    for (const record of wal.read()) await redo(disk, record);
+  if (records > 0) log.info(`Recovering ${records} records of write-ahead log ${wal.path}`);
+  for (let chunk = nextChunk(); chunk.records.length > 0; chunk = nextChunk()) {
+    // A disk on which all is durable has room for them: they are taken at once, and nothing comes between.
+    await oneByOne(chunk.records, (record) => redo(disk, record));
     await disk.flush();
+    wal.release(chunk.end);
+    await wal.settle();
   }
   await wal.begin(volume, writer);
+
+  function nextChunk(): WalChunk {
+    return wal.oldest(disk.objectBytes, REDO_RECORDS_MAX);
+  }
 }
 
 /**
@@ -86,11 +102,6 @@ export async function openWalDisk(options: WalDiskOptions): Promise<Backend> {
   }
 }
 
-/** A change that the disk has not taken yet: where its record is. */
-interface InFlight {
-  readonly start: WalPosition;
-}
-
 /** A long write in parts of one record each. */
 function* partsOf(from: Uint8Array): Generator<[part: Uint8Array, at: number]> {
   for (let at = 0; at < from.length; at += WAL_RECORD_DATA_BYTES_MAX) {
@@ -101,8 +112,10 @@ function* partsOf(from: Uint8Array): Generator<[part: Uint8Array, at: number]> {
 class WalDisk implements Backend {
   readonly #disk: DiskBelow;
   readonly #wal: WriteAheadLog;
-  /** Changes that the log has and the disk has not taken yet, in the order of the log. */
-  readonly #inFlight = new Set<InFlight>();
+  /** Where the record of the change is that the log has and the disk has not taken yet. */
+  #taking: WalPosition | null = null;
+  /** The last of those changes that wait for room, or for one that does. */
+  #waiting: Promise<void> | null = null;
   #draining: Promise<void> | null = null;
   readonly capabilities = { synchronous: false, fua: true };
 
@@ -182,8 +195,18 @@ class WalDisk implements Backend {
     if (this.#disk.resize === undefined) {
       throw new BlockError("EOPNOTSUPP", "Cannot resize: the disk has a fixed size");
     }
-    await this.#disk.resize(size);
+    // Nobody else fails because this cannot be done.
+    let failure: unknown = null;
+    await this.#inOrder(() => this.#resize(size).catch((error: unknown) => void (failure = error)));
+    if (failure !== null) throw failure;
+  }
+
+  /** What is cut off must not come back: no record from before is ever done again. */
+  async #resize(size: number): Promise<void> {
+    await this.#disk.resize?.(size);
     await this.#disk.flush();
+    this.#wal.release(this.#wal.position);
+    await this.#wal.settle();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -197,6 +220,21 @@ class WalDisk implements Backend {
     }
   }
 
+  /**
+   * Does `work` once all before it is done. What waits behind something that failed fails with it: it is the
+   * log or the disk that failed.
+   */
+  #inOrder(work: () => Maybe<void>): Maybe<void> {
+    const done = this.#waiting === null ? work() : this.#waiting.then(work);
+    if (done === undefined) return;
+    this.#waiting = done;
+    const clear = (): void => {
+      if (this.#waiting === done) this.#waiting = null;
+    };
+    done.then(clear, clear);
+    return done;
+  }
+
   /** Notes a change, then does it, in the order of the calls. */
   #change(
     kind: WalRecord["kind"],
@@ -206,17 +244,11 @@ class WalDisk implements Backend {
     fua: boolean,
     work: () => Maybe<void>,
   ): Maybe<void> {
-    // What waits for room has no record yet, and stands in nobody's way.
-    let record: InFlight | null = null;
-    const added = (start: WalPosition): void => {
-      record = { start };
-      this.#inFlight.add(record);
-    };
-    const done = ensure(
-      () => chain(this.#append(kind, offset, length, data, added), work),
-      () => {
-        if (record !== null) this.#inFlight.delete(record);
-      },
+    const done = this.#inOrder(() =>
+      ensure(
+        () => chain(this.#append(kind, offset, length, data), work),
+        () => this.#taking = null,
+      )
     );
     return fua ? chain(done, () => this.#sync()) : done;
   }
@@ -226,9 +258,11 @@ class WalDisk implements Backend {
     offset: number,
     length: number,
     data: Uint8Array | null,
-    added: (start: WalPosition) => void,
   ): Maybe<void> {
-    const pending = this.#wal.append(kind, offset, length, data, added);
+    const pending = this.#wal.append(kind, offset, length, data, {
+      object: this.#disk.position,
+      added: (start) => this.#taking = start,
+    });
     if (this.#wal.usedBytes > this.#wal.ringBytes * WAL_DRAIN_SHARE) {
       this.#draining ??= this.#drain().finally(() => this.#draining = null);
     }
@@ -239,8 +273,7 @@ class WalDisk implements Backend {
   async #drain(): Promise<void> {
     do {
       // Only what the disk has taken counts.
-      const [oldest] = this.#inFlight;
-      const position = oldest?.start ?? this.#wal.position;
+      const position = this.#taking ?? this.#wal.position;
       try {
         await this.#disk.flush();
         this.#wal.release(position);

@@ -12,7 +12,7 @@
 import type { Random } from "../../block/context.ts";
 import { BlockError, toBlockError } from "../../block/errors.ts";
 import type { Maybe } from "../../block/types.ts";
-import type { Writer } from "../hooks.ts";
+import type { LogEnd, Writer } from "../hooks.ts";
 import type { FileAccess, RawFile } from "../../sys/file_access.ts";
 import {
   decodeHeader,
@@ -20,6 +20,8 @@ import {
   HEADER_BYTES,
   isHeader,
   isSound,
+  isTagUpTo,
+  objectTag,
   readRecordHead,
   RECORD_BYTES,
   type RecordHead,
@@ -29,7 +31,12 @@ import {
   sealRecord,
   type WalHeader,
 } from "./format.ts";
-import { WAL_BYTES_MAX, WAL_BYTES_MIN, WAL_RECORD_DATA_BYTES_MAX } from "./limits.ts";
+import {
+  WAL_BYTES_MAX,
+  WAL_BYTES_MIN,
+  WAL_CLAIMS_MAX,
+  WAL_RECORD_DATA_BYTES_MAX,
+} from "./limits.ts";
 
 const NOBODY = "0".repeat(32);
 
@@ -58,6 +65,23 @@ interface NewRecord {
   readonly offset: number;
   readonly length: number;
   readonly data: Uint8Array;
+  readonly tag: number;
+}
+
+/** What is said of a record that is added. */
+export interface AppendOptions {
+  /** The log object that the disk is filling; what was added before is in it, or in one before it. */
+  readonly object?: number;
+  /** Told the place of the record at the moment when it is there. */
+  readonly added?: (start: WalPosition) => void;
+}
+
+/** Records that are done again together. */
+export interface WalChunk {
+  /** Oldest first; none if there are no more. */
+  readonly records: readonly WalRecord[];
+  /** The place behind them. */
+  readonly end: WalPosition;
 }
 
 /** A place between two records. */
@@ -206,10 +230,31 @@ export class WriteAheadLog {
     );
   }
 
-  /** Notes durably that this writer is about to take over: to be called before its claim is sent. */
-  async claim(writer: Writer): Promise<void> {
+  /**
+   * Notes durably that this writer is about to take over from `last`: to be called before its claim is
+   * sent. Releases what the volume has by then, as far as `last` tells.
+   */
+  async claim(writer: Writer, last: LogEnd): Promise<void> {
     await this.settle();
-    await this.#put({ ...this.#header, claims: [...this.#header.claims, writer] }, this.#tail);
+    const [maker, ...others] = this.#header.claims;
+    const isMaker = maker?.epoch === last.epoch && maker.nonce === last.nonce;
+    const tail = isMaker ? this.#firstMissing(last.seq) : this.#tail;
+    // The one who made the records stays the first: their tags are of objects of his.
+    const claims = maker === undefined
+      ? [writer]
+      : [maker, ...[...others, writer].slice(1 - WAL_CLAIMS_MAX)];
+    await this.#put({ ...this.#header, claims }, tail);
+  }
+
+  /** Where to begin if the volume has all objects of the one who made the records up to `seq`. */
+  #firstMissing(seq: number): WalPosition {
+    // The last record that was added before that object was full may be in it, or behind it.
+    let found = this.#tail, start = this.#tail;
+    for (const { head, next } of this.#scan(this.#tail)) {
+      if (isTagUpTo(head.tag, seq)) found = start;
+      start = next;
+    }
+    return found;
   }
 
   /** The records, oldest first. */
@@ -218,6 +263,25 @@ export class WriteAheadLog {
       const { kind, offset, length } = head;
       if (kind !== "wrap") yield { kind, offset, length, data };
     }
+  }
+
+  /**
+   * The oldest records, as many as have less than `dataBytes` of data together and are at most `countMax`;
+   * one at least, if there is one.
+   */
+  oldest(dataBytes: number, countMax: number): WalChunk {
+    const records: WalRecord[] = [];
+    let end = this.#tail, bytes = 0;
+    for (const { head, data, next } of this.#scan(this.#tail)) {
+      const { kind, offset, length } = head;
+      if (kind !== "wrap") {
+        bytes += data.length;
+        if (records.length > 0 && (bytes >= dataBytes || records.length === countMax)) break;
+        records.push({ kind, offset, length, data: data.slice() });
+      }
+      end = next;
+    }
+    return { records, end };
   }
 
   /**
@@ -234,16 +298,17 @@ export class WriteAheadLog {
   /**
    * Adds what is done to the disk, before it is done: at once if there is room, in order of the calls.
    * `data`, of at most WAL_RECORD_DATA_BYTES_MAX, is read before the call is done; null for what has none.
-   * `added` is told the place of the record at the moment when it is there. Throws what `sync` throws.
+   * Throws what `sync` throws.
    */
   append(
     kind: WalRecord["kind"],
     offset: number,
     length: number,
     data: Uint8Array | null,
-    added: (start: WalPosition) => void = () => {},
+    { object, added = () => {} }: AppendOptions = {},
   ): Maybe<void> {
-    return this.#append({ kind, offset, length, data: data ?? EMPTY }, added);
+    const tag = object === undefined ? 0 : objectTag(object);
+    return this.#append({ kind, offset, length, data: data ?? EMPTY, tag }, added);
   }
 
   /** Makes durable, on this host, all that was appended before the call. Once it failed it fails for ever. */
@@ -306,12 +371,12 @@ export class WriteAheadLog {
   }
 
   #write(
-    { kind, offset, length, data }: NewRecord,
+    record: NewRecord,
     added: (start: WalPosition) => void,
   ): void {
     try {
-      const skip = this.#skip(recordSpan(data.length));
-      if (skip >= RECORD_BYTES) this.#putRecord("wrap", 0, 0, EMPTY);
+      const skip = this.#skip(recordSpan(record.data.length));
+      if (skip >= RECORD_BYTES) this.#putRecord(WRAP);
       if (skip > 0) {
         // The record of the wrap has taken its own bytes already.
         const into = this.#head.total % this.ringBytes;
@@ -319,19 +384,21 @@ export class WriteAheadLog {
         this.#head = { number: this.#head.number, total: this.#head.total + rest };
       }
       const start = this.#head;
-      this.#putRecord(kind, offset, length, data);
+      this.#putRecord(record);
       added(start);
     } catch (error) {
       throw this.#fail(error);
     }
   }
 
-  #putRecord(kind: RecordKind, offset: number, length: number, data: Uint8Array): void {
+  #putRecord(
+    { data, ...head }: Omit<NewRecord, "kind"> & { readonly kind: RecordKind },
+  ): void {
     const { number, total } = this.#head;
     const bytes = this.#scratch.subarray(0, recordSpan(data.length));
     bytes.set(data, RECORD_BYTES);
     bytes.fill(0, RECORD_BYTES + data.length);
-    sealRecord(bytes, { kind, number, offset, length, dataBytes: data.length }, this.#use);
+    sealRecord(bytes, { ...head, number, dataBytes: data.length }, this.#use);
     this.#file.write(bytes, RING_AT + total % this.ringBytes);
     this.#head = { number: number + 1, total: total + bytes.length };
   }
@@ -462,6 +529,7 @@ export class WriteAheadLog {
 }
 
 const EMPTY = new Uint8Array();
+const WRAP = { kind: "wrap", offset: 0, length: 0, data: EMPTY, tag: 0 } as const;
 
 function ringOf(bytes: number): number {
   return Math.floor((bytes - RING_AT) / HEADER_BYTES) * HEADER_BYTES;

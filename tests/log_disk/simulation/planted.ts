@@ -260,6 +260,20 @@ export const PLANTED_CLONE_BUGS: readonly PlantedBug[] = [
   },
 ];
 
+/** A recovery begins with the oldest record, whatever the volume has. */
+const ALL_RECORDS: Change = {
+  file: "wal/write_ahead_log.ts",
+  from: "const tail = isMaker ? this.#firstMissing(last.seq) : this.#tail;",
+  to: "const tail = this.#tail;",
+};
+
+/** A recovery does all that it does at once. */
+const ANY_OBJECTS: Change = {
+  file: "wal/wal_disk.ts",
+  from: "wal.oldest(disk.objectBytes, REDO_RECORDS_MAX)",
+  to: "wal.oldest(Infinity, Infinity)",
+};
+
 /** Bugs that simulations of machines with write-ahead logs must find. */
 export const PLANTED_WAL_BUGS: readonly PlantedBug[] = [
   {
@@ -300,8 +314,18 @@ export const PLANTED_WAL_BUGS: readonly PlantedBug[] = [
   },
   {
     name: "the log begins anew before the volume has what it had",
-    changes: [{ file: "wal/wal_disk.ts", from: "    await disk.flush();\n  }", to: "  }" }],
+    changes: [{
+      file: "wal/wal_disk.ts",
+      from: "    await disk.flush();\n    wal.release(chunk.end);",
+      to: "    wal.release(chunk.end);",
+    }],
   },
+  {
+    name: "a recovery does all again, in any number of objects",
+    changes: [ALL_RECORDS, ANY_OBJECTS],
+  },
+  { name: "a recovery does again what the volume has", changes: [ALL_RECORDS] },
+  { name: "a chunk of a recovery is more than one object", changes: [ANY_OBJECTS] },
 ];
 
 /** Bugs that simulations of families of volumes must find. */

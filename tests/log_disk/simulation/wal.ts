@@ -15,6 +15,7 @@ import assert from "node:assert/strict";
 import type { Backend, Management } from "../../../lib/block/types.ts";
 import { encodeVolume } from "../../../lib/log_disk/description.ts";
 import type { openManagedDisk } from "../../../lib/log_disk/managed_disk.ts";
+import { OBJECT_DATA_BYTES } from "../../../lib/log_disk/limits.ts";
 import { VOLUME_KEY } from "../../../lib/log_disk/names.ts";
 import { WAL_BYTES_MIN } from "../../../lib/log_disk/wal/limits.ts";
 import { testContext } from "../../support/context.ts";
@@ -47,8 +48,16 @@ export interface WalScenario {
   readonly faults: Faults;
   /** Time after which what nobody needs in the store is sent there, ms. */
   readonly sealAfterMs: number;
+  /** Most changes that are made at once. */
+  readonly burst: number;
+  /** One in so many of those who open the volume crashes while it does. */
+  readonly oneInCrashes: number;
+  /** Bytes of data at which an object is sealed: with few a log has writes for many. */
+  readonly objectBytes: number;
 }
 
+/** Smallest objects: one is larger than the longest write. */
+const OBJECT_BYTES_MIN = 4096;
 /** Longest time between two things that are done, ms. */
 const STEP_MS_MAX = 80;
 const VOLUME = "000102030405060708090a0b0c0d0e0f";
@@ -168,7 +177,12 @@ class Run {
     if (draw < 6) return this.#crash(machine);
     if (draw < 12) return host.isPaused ? host.goOn() : host.pause();
     if (session === undefined || host.isPaused) return;
-    if (draw < 75) return this.#change(session);
+    if (draw < 75) {
+      for (let left = 1 + random.below(this.#scenario.burst); left > 0; left -= 1) {
+        this.#change(session);
+      }
+      return;
+    }
     if (draw < 90) return this.#background(host, "flush", () => this.#flush(session));
     if (draw < 96) return this.#background(host, "read", () => this.#read(session));
     this.#background(host, "collect", async () => void await session.management.collect?.());
@@ -194,8 +208,8 @@ class Run {
         throw error;
       }
     });
-    const { random } = this.world;
-    if (faults !== NO_FAULTS && random.oneIn(3)) {
+    const { random } = this.world, { oneInCrashes } = this.#scenario;
+    if (faults !== NO_FAULTS && random.oneIn(oneInCrashes)) {
       this.world.after(random.below(400), () => {
         if (machine.host === host) this.#crash(machine);
       });
@@ -223,6 +237,7 @@ class Run {
         dirtyBytes: 2 ** 24,
         sealAfterMs: this.#scenario.sealAfterMs,
         puts: 4,
+        objectBytes: this.#scenario.objectBytes,
         collects: false,
         resolve: () => Promise.reject(new Error("there are no parents")),
       }, context);
@@ -400,6 +415,9 @@ export function walScenarioOf(seed: number): WalScenario {
     steps: 60 + random.below(120),
     machines: 1 + random.below(2),
     sealAfterMs: random.pick([40, 400, 4000]),
+    burst: random.pick([1, 4, 16]),
+    oneInCrashes: random.pick([3, 3, 2]),
+    objectBytes: random.pick([OBJECT_BYTES_MIN, OBJECT_BYTES_MIN, OBJECT_DATA_BYTES]),
     faults: random.oneIn(2)
       ? { ...NO_FAULTS }
       : { fail: rare(), unclear: rare(), lostReply: rare(), late: rare() },
