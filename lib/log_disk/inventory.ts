@@ -8,11 +8,12 @@ import {
   CHECKPOINT_PREFIX,
   CLONE_PREFIX,
   parseCheckpointKey,
-  parseSnapshotKey,
   seqOfLogKey,
+  SNAPSHOT_PREFIX,
   type SnapshotKey,
   VOLUME_KEY,
 } from "./names.ts";
+import { snapshotOfKey } from "./snapshots.ts";
 
 /** What keys of probes begin with. */
 const PROBE_PREFIX = "probe/";
@@ -54,7 +55,8 @@ export function totalOf(entries: readonly ObjectEntry[]): ObjectTotal {
 }
 
 /**
- * Lists all objects of a volume. `seen` is told how many there are so far. Throws StoreError.
+ * Lists all objects of a volume. `seen` is told how many there are so far. Throws EOPNOTSUPP for a
+ * snapshot of another version's form, StoreError.
  */
 export async function takeInventory(
   store: ObjectStore,
@@ -70,7 +72,8 @@ export async function takeInventory(
     bytes += entry.size;
     options.seen?.(count);
     const { key } = entry;
-    const seq = seqOfLogKey(key), snapshot = parseSnapshotKey(key);
+    const seq = seqOfLogKey(key);
+    const snapshot = key.startsWith(SNAPSHOT_PREFIX) ? snapshotOfKey(key, store) : null;
     const checkpoint = key.startsWith(CHECKPOINT_PREFIX) ? parseCheckpointKey(key) : null;
     if (seq !== null) log.push({ ...entry, seq });
     else if (snapshot !== null) snapshots.push({ ...entry, ...snapshot });

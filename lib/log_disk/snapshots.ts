@@ -98,6 +98,20 @@ export async function readSnapshot(
   throw damaged(where, "it is another snapshot");
 }
 
+/**
+ * Which snapshot the key of an object below `snap/` is of. Throws EOPNOTSUPP for one of another form, as
+ * other versions of the program make: what it needs is not known, so nothing may be deleted.
+ */
+export function snapshotOfKey(key: string, store: ObjectStore): SnapshotKey {
+  const found = parseSnapshotKey(key);
+  if (found !== null) return found;
+  throw new BlockError(
+    "EOPNOTSUPP",
+    `Cannot use the snapshots of ${store.name}: this version does not know what ${key} keeps; ` +
+      "delete that snapshot with the version that took it, or that object if nobody needs it",
+  );
+}
+
 async function keysBelow(
   store: ObjectStore,
   prefix: string,
@@ -105,8 +119,7 @@ async function keysBelow(
 ): Promise<SnapshotKey[]> {
   const found: SnapshotKey[] = [];
   for await (const { key } of store.list(prefix, options)) {
-    const snapshot = parseSnapshotKey(key);
-    if (snapshot !== null) found.push(snapshot);
+    found.push(snapshotOfKey(key, store));
   }
   return found;
 }
@@ -124,7 +137,7 @@ async function readAll(
   return found.sort((a, b) => a.seq - b.seq || a.createdMs - b.createdMs);
 }
 
-/** All snapshots, oldest first. Throws EIO for one that is damaged, StoreError. */
+/** All snapshots, oldest first. Throws EIO for one that is damaged, EOPNOTSUPP, StoreError. */
 export function listSnapshots(
   store: ObjectStore,
   options: StoreCallOptions = {},

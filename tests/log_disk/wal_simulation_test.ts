@@ -6,16 +6,23 @@
 import assert from "node:assert/strict";
 import { openManagedDisk } from "../../lib/log_disk/managed_disk.ts";
 import { withTempDir } from "../support/tools.ts";
-import { loadWithBug, PLANTED_WAL_BUGS } from "./simulation/planted.ts";
-import { simulateWal, type WalOutcome, walScenarioOf } from "./simulation/wal.ts";
+import { loadWithBug, PLANTED_WAL_BUGS, SMALL_WALS } from "./simulation/planted.ts";
+import { simulateWal, type WalEngine, type WalOutcome, walScenarioOf } from "./simulation/wal.ts";
 
 /** Seeds of the suite's share, and those after which a planted bug counts as not found. */
 const SEEDS = 120, SEEDS_TO_FIND = 200;
 
+/** Seeds with small files, and the bytes of these. */
+const SMALL_SEEDS = 40, SMALL_BYTES = 40 * 1024;
+
 /** A run whose failure names its seed. */
-async function runSeed(seed: number): Promise<WalOutcome> {
+async function runSeed(
+  seed: number,
+  engine: WalEngine = { openManagedDisk },
+  rest: { readonly walBytes?: number } = {},
+): Promise<WalOutcome> {
   try {
-    return await simulateWal({ openManagedDisk }, walScenarioOf(seed));
+    return await simulateWal(engine, { ...walScenarioOf(seed), ...rest });
   } catch (error) {
     throw new Error(`Seed ${seed} fails: ${String(error)}`, { cause: error });
   }
@@ -31,6 +38,18 @@ Deno.test("machines with write-ahead logs lose nothing that they flushed, and pu
   for (const what of ["open", "crash", "flush", "recovered", "taken over", "refused", "read"]) {
     assert.ok((counts[what] ?? 0) >= SEEDS / 4, `${what}: ${counts[what]}`);
   }
+});
+
+Deno.test("machines whose write-ahead logs are full and begin again at their start lose nothing, too", async () => {
+  await withTempDir(async (folder) => {
+    const engine = await loadWithBug(SMALL_WALS, folder);
+    let waited = 0;
+    for (let seed = 0; seed < SMALL_SEEDS; seed += 1) {
+      const { counts } = await runSeed(seed, engine, { walBytes: SMALL_BYTES });
+      waited += counts["change waited"] ?? 0;
+    }
+    assert.ok(waited > SMALL_SEEDS, `${waited} changes waited for room`);
+  });
 });
 
 Deno.test("a simulation of machines of the same seed is the same run", async () => {

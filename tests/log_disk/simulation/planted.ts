@@ -261,17 +261,27 @@ export const PLANTED_CLONE_BUGS: readonly PlantedBug[] = [
 ];
 
 /** A recovery begins with the oldest record, whatever the volume has. */
-const ALL_RECORDS: Change = {
+export const ALL_RECORDS: Change = {
   file: "wal/write_ahead_log.ts",
   from: "const tail = isMaker ? this.#firstMissing(last.seq) : this.#tail;",
   to: "const tail = this.#tail;",
 };
 
 /** A recovery does all that it does at once. */
-const ANY_OBJECTS: Change = {
+export const ANY_OBJECTS: Change = {
   file: "wal/wal_disk.ts",
   from: "wal.oldest(disk.objectBytes, REDO_RECORDS_MAX)",
   to: "wal.oldest(Infinity, Infinity)",
+};
+
+/** No bug: files of write-ahead logs may be small, so that they are full and begin again at their start. */
+export const SMALL_WALS: PlantedBug = {
+  name: "files of write-ahead logs are small",
+  changes: [{
+    file: "wal/limits.ts",
+    from: "WAL_BYTES_MIN: number = 1 * MIB",
+    to: "WAL_BYTES_MIN: number = 32 * KIB",
+  }],
 };
 
 /** Bugs that simulations of machines with write-ahead logs must find. */
@@ -325,7 +335,6 @@ export const PLANTED_WAL_BUGS: readonly PlantedBug[] = [
     changes: [ALL_RECORDS, ANY_OBJECTS],
   },
   { name: "a recovery does again what the volume has", changes: [ALL_RECORDS] },
-  { name: "a chunk of a recovery is more than one object", changes: [ANY_OBJECTS] },
 ];
 
 /** Bugs that simulations of families of volumes must find. */
