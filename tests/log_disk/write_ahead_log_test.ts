@@ -10,7 +10,12 @@ import {
   type WalRecord,
   WriteAheadLog,
 } from "../../lib/log_disk/wal/write_ahead_log.ts";
-import { WAL_BYTES_MIN, WAL_RECORD_DATA_BYTES_MAX } from "../../lib/log_disk/wal/limits.ts";
+import {
+  WAL_BYTES_MIN,
+  WAL_CLAIMS_MAX,
+  WAL_RECORD_DATA_BYTES_MAX,
+} from "../../lib/log_disk/wal/limits.ts";
+import { isTagUpTo, objectTag } from "../../lib/log_disk/wal/format.ts";
 import type { Writer } from "../../lib/log_disk/hooks.ts";
 import { seededRandom } from "../../lib/testing/random.ts";
 import { CrashFiles } from "../support/crash_files.ts";
@@ -250,5 +255,52 @@ Deno.test("WriteAheadLog is made whole or not at all when a crash comes meanwhil
     const log = await open(files);
     assert.equal(log.records, 0);
     await log.close();
+  }
+});
+
+Deno.test("WriteAheadLog forgets at a claim what the volume has, and nothing at those that follow", async () => {
+  const files = new CrashFiles({ seed: 9 }), log = await begun(files), data = Uint8Array.of(1);
+  for (const [at, object] of [5, 5, 6, 7, 9].entries()) {
+    await log.append("write", at, 1, data, { object });
+  }
+  const offsets = (from: WriteAheadLog): number[] => [...from.read()].map(({ offset }) => offset);
+  // Object 6 has what was added before the last record that may be in it.
+  await log.claim(writer(2), { ...writer(1), seq: 6 });
+  assert.deepEqual(offsets(log), [2, 3, 4]);
+  // It came late: more is there by now.
+  await log.claim(writer(2), { ...writer(1), seq: 8 });
+  assert.deepEqual(offsets(log), [3, 4]);
+  // Objects of those who recover tell nothing of the records, however many of them there were.
+  for (let epoch = 2; epoch < 2 * WAL_CLAIMS_MAX; epoch += 1) {
+    await log.claim(writer(epoch + 1), { ...writer(epoch), seq: 100 + epoch });
+  }
+  files.crash();
+  const again = await open(files);
+  assert.deepEqual(offsets(again), [3, 4]);
+  again.checkOwner(VOLUME, writer(1));
+  again.checkOwner(VOLUME, writer(2 * WAL_CLAIMS_MAX));
+  assert.throws(() => again.checkOwner(VOLUME, writer(3)), { errno: "EBUSY" });
+  await again.claim(writer(999), { ...writer(1), seq: 9 });
+  assert.deepEqual(offsets(again), [4]);
+  await again.close();
+});
+
+Deno.test("WriteAheadLog keeps all records that do not say in which object they are", async () => {
+  const files = new CrashFiles({ seed: 10 }), log = await begun(files);
+  for (let at = 0; at < 3; at += 1) await log.append("zero", at, 1, null);
+  await log.claim(writer(2), { ...writer(1), seq: 100 });
+  assert.equal(all(log).length, 3);
+  await log.close();
+});
+
+Deno.test("isTagUpTo() compares objects that are near one another, also where tags begin again", () => {
+  for (const seq of [1, 1000, 2 ** 32 - 2, 2 ** 32 - 1, 2 ** 32, 2 ** 40 + 7, 2 ** 49 - 1]) {
+    for (const behind of [0, 1, 2, 2 ** 20, 2 ** 31 - 1]) {
+      if (behind >= seq) continue;
+      assert.ok(isTagUpTo(objectTag(seq - behind), seq), `${seq} - ${behind}`);
+      if (behind > 0) assert.ok(!isTagUpTo(objectTag(seq), seq - behind), `${seq} - ${behind}`);
+    }
+    assert.ok(objectTag(seq) >= 1 && objectTag(seq) < 2 ** 32);
+    assert.ok(!isTagUpTo(0, seq));
   }
 });

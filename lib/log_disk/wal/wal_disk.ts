@@ -264,9 +264,17 @@ class WalDisk implements Backend {
       added: (start) => this.#taking = start,
     });
     if (this.#wal.usedBytes > this.#wal.ringBytes * WAL_DRAIN_SHARE) {
-      this.#draining ??= this.#drain().finally(() => this.#draining = null);
+      this.#startDrain();
     }
     return pending;
+  }
+
+  #startDrain(): void {
+    this.#draining ??= this.#drain().finally(() => {
+      this.#draining = null;
+      // Somebody may have begun to wait while it ended.
+      if (this.#wal.isFull) this.#startDrain();
+    });
   }
 
   /** Makes room in the log: what the disk below has made durable is not needed in it. */

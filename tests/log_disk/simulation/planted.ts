@@ -290,8 +290,8 @@ export const PLANTED_WAL_BUGS: readonly PlantedBug[] = [
     name: "what the log has is not done again",
     changes: [{
       file: "wal/wal_disk.ts",
-      from: "if (records > 0) {",
-      to: "if (records < 0) {",
+      from: "chunk.records.length > 0;",
+      to: "chunk.records.length < 0;",
     }],
   },
   {
@@ -320,7 +320,7 @@ export const PLANTED_WAL_BUGS: readonly PlantedBug[] = [
   },
   {
     name: "a machine forgets that it was about to take over from itself",
-    changes: [{ file: "wal/wal_disk.ts", from: "      await wal.claim(next);\n", to: "" }],
+    changes: [{ file: "wal/wal_disk.ts", from: "      await wal.claim(next, last);\n", to: "" }],
   },
   {
     name: "the log begins anew before the volume has what it had",
