@@ -13,7 +13,7 @@ import { cloneVolume, removeVolume } from "../../lib/log_disk/tools/clone.ts";
 import { LONG_RACES, raceName, runRace } from "./simulation/clone_races.ts";
 import { familyScenarioOf, simulateFamily } from "./simulation/family.ts";
 import { scenarioOf, simulate } from "./simulation/run.ts";
-import { simulateWal, walScenarioOf } from "./simulation/wal.ts";
+import { redoScenarioOf, simulateWal, walScenarioOf } from "./simulation/wal.ts";
 
 /** Seeds, if not told; seeds between two lines about progress. */
 const COUNT = 10_000, PROGRESS = 500;
@@ -56,6 +56,10 @@ for (let seed = first; seed < first + count; seed += 1) {
     await run(
       `Seed ${seed} of machines`,
       () => simulateWal({ openManagedDisk }, walScenarioOf(seed)),
+    );
+    await run(
+      `Seed ${seed} of recoveries`,
+      () => simulateWal({ openManagedDisk }, redoScenarioOf(seed)),
     );
   }
   if ((seed - first + 1) % PROGRESS === 0) say(`${seed - first + 1} of ${count} seeds`);

@@ -14,7 +14,7 @@ import { testContext } from "../support/context.ts";
 import { CrashFiles } from "../support/crash_files.ts";
 import { MemoryBucket, MemoryStore, PLAIN_PLAN, type StorePlan } from "../support/memory_store.ts";
 import { withTempDir } from "../support/tools.ts";
-import { ALL_RECORDS, ANY_OBJECTS, loadWithBug, type PlantedBug } from "./simulation/planted.ts";
+import { loadWithBug, PLANTED_REDO_BUGS } from "./simulation/planted.ts";
 import type { WalEngine } from "./simulation/wal.ts";
 
 const BLOCK = 512, BLOCKS = 16, OBJECT_BYTES = 4096;
@@ -141,14 +141,8 @@ Deno.test("a redo of many objects that is cut off again and again leaves the dis
   await tryAll({ openManagedDisk });
 });
 
-const BUGS: readonly PlantedBug[] = [
-  { name: "it does all again, in any number of objects", changes: [ALL_RECORDS, ANY_OBJECTS] },
-  { name: "it does again what the volume has", changes: [ALL_RECORDS] },
-  { name: "a chunk of it is more than one object", changes: [ANY_OBJECTS] },
-];
-
-for (const bug of BUGS) {
-  Deno.test(`a redo does not when ${bug.name}`, async () => {
+for (const bug of PLANTED_REDO_BUGS) {
+  Deno.test(`a redo that is cut off does not when ${bug.name}`, async () => {
     await withTempDir(async (folder) => {
       const engine = await loadWithBug(bug, folder);
       await assert.rejects(tryAll(engine), assert.AssertionError);

@@ -6,8 +6,19 @@
 import assert from "node:assert/strict";
 import { openManagedDisk } from "../../lib/log_disk/managed_disk.ts";
 import { withTempDir } from "../support/tools.ts";
-import { loadWithBug, PLANTED_WAL_BUGS, SMALL_WALS } from "./simulation/planted.ts";
-import { simulateWal, type WalEngine, type WalOutcome, walScenarioOf } from "./simulation/wal.ts";
+import {
+  loadWithBug,
+  PLANTED_REDO_BUGS,
+  PLANTED_WAL_BUGS,
+  SMALL_WALS,
+} from "./simulation/planted.ts";
+import {
+  redoScenarioOf,
+  simulateWal,
+  type WalEngine,
+  type WalOutcome,
+  walScenarioOf,
+} from "./simulation/wal.ts";
 
 /** Seeds of the suite's share, and those after which a planted bug counts as not found. */
 const SEEDS = 120, SEEDS_TO_FIND = 200;
@@ -60,13 +71,19 @@ Deno.test("a simulation of machines of the same seed is the same run", async () 
   }
 });
 
-for (const bug of PLANTED_WAL_BUGS) {
+/** The bugs, and the runs in which they must show. What else recoveries can do wrong, all their points show. */
+const BUGS = [
+  ...PLANTED_WAL_BUGS.map((bug) => ({ bug, scenarioOf: walScenarioOf })),
+  ...PLANTED_REDO_BUGS.slice(0, 2).map((bug) => ({ bug, scenarioOf: redoScenarioOf })),
+];
+
+for (const { bug, scenarioOf } of BUGS) {
   Deno.test(`simulations of machines find it when ${bug.name}`, async () => {
     await withTempDir(async (folder) => {
       const engine = await loadWithBug(bug, folder);
       for (let seed = 0; seed < SEEDS_TO_FIND; seed += 1) {
         try {
-          await simulateWal(engine, walScenarioOf(seed));
+          await simulateWal(engine, scenarioOf(seed));
         } catch (error) {
           assert.ok(error instanceof assert.AssertionError, `seed ${seed}: ${String(error)}`);
           return;

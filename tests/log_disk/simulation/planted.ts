@@ -261,14 +261,14 @@ export const PLANTED_CLONE_BUGS: readonly PlantedBug[] = [
 ];
 
 /** A recovery begins with the oldest record, whatever the volume has. */
-export const ALL_RECORDS: Change = {
+const ALL_RECORDS: Change = {
   file: "wal/write_ahead_log.ts",
   from: "const tail = isMaker ? this.#firstMissing(last.seq) : this.#tail;",
   to: "const tail = this.#tail;",
 };
 
 /** A recovery does all that it does at once. */
-export const ANY_OBJECTS: Change = {
+const ANY_OBJECTS: Change = {
   file: "wal/wal_disk.ts",
   from: "wal.oldest(disk.objectBytes, REDO_RECORDS_MAX)",
   to: "wal.oldest(Infinity, Infinity)",
@@ -330,11 +330,16 @@ export const PLANTED_WAL_BUGS: readonly PlantedBug[] = [
       to: "    wal.release(chunk.end);",
     }],
   },
+];
+
+/** Bugs of recoveries that are cut off. */
+export const PLANTED_REDO_BUGS: readonly PlantedBug[] = [
   {
     name: "a recovery does all again, in any number of objects",
     changes: [ALL_RECORDS, ANY_OBJECTS],
   },
   { name: "a recovery does again what the volume has", changes: [ALL_RECORDS] },
+  { name: "a chunk of a recovery is more than one object", changes: [ANY_OBJECTS] },
 ];
 
 /** Bugs that simulations of families of volumes must find. */

@@ -463,3 +463,8 @@ export function walScenarioOf(seed: number): WalScenario {
       : { fail: rare(), unclear: rare(), lostReply: rare(), late: rare() },
   };
 }
+
+/** The same with recoveries of many objects, which are cut off. */
+export function redoScenarioOf(seed: number): WalScenario {
+  return { ...walScenarioOf(seed), machines: 2, objectBytes: OBJECT_BYTES_MIN, burst: 24 };
+}
