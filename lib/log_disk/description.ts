@@ -1,5 +1,5 @@
 /**
- * The small objects that describe: `volume`, `snap/NAME`. A line of ASCII (`dmu-volume1` or `dmu-snap1`,
+ * The small objects that describe: `volume`, `snap/NAME.ID`. A line of ASCII (`dmu-volume1` or `dmu-snap1`,
  * a space, and the CRC-32 of what follows as 8 hexadecimal digits), then JSON: few, read once, and
  * a human may look at them.
  *
@@ -25,6 +25,8 @@ export interface Parent {
   readonly volume: string;
   /** Name of the snapshot. */
   readonly snapshot: string;
+  /** Its id: 32 hexadecimal digits. */
+  readonly snapshotId: string;
 }
 
 /** What a volume is; never changes. */
@@ -49,6 +51,8 @@ export interface SnapshotDescription {
   readonly volume: string;
   /** Its name. */
   readonly name: string;
+  /** Its id, which no other snapshot ever has: 32 hexadecimal digits. */
+  readonly id: string;
   /** Key of the checkpoint from which its map is made; null if there was none yet. */
   readonly checkpoint: string | null;
   /** The last log object that it includes: those behind the checkpoint are replayed up to it. 0 if none. */
@@ -171,14 +175,15 @@ export function decodeVolume(bytes: Uint8Array, name: string): VolumeDescription
       address: parent.text("address", PARENT_ADDRESS_BYTES_MAX),
       volume: parent.id("volume"),
       snapshot: parent.text("snapshot", PARENT_ADDRESS_BYTES_MAX),
+      snapshotId: parent.id("snapshotId"),
     },
   };
 }
 
 /** Encodes a snapshot. */
 export function encodeSnapshot(snapshot: SnapshotDescription): Uint8Array<ArrayBuffer> {
-  const { volume, name, checkpoint, seq, diskBytes, createdMs } = snapshot;
-  return encode(SNAPSHOT_MAGIC, { volume, name, checkpoint, seq, diskBytes, createdMs });
+  const { volume, name, id, checkpoint, seq, diskBytes, createdMs } = snapshot;
+  return encode(SNAPSHOT_MAGIC, { volume, name, id, checkpoint, seq, diskBytes, createdMs });
 }
 
 /** Decodes a snapshot. Throws EIO, naming `name`, for whatever is none. */
@@ -187,6 +192,7 @@ export function decodeSnapshot(bytes: Uint8Array, name: string): SnapshotDescrip
   return {
     volume: taker.id("volume"),
     name: taker.text("name", PARENT_ADDRESS_BYTES_MAX),
+    id: taker.id("id"),
     checkpoint: taker.optionalText("checkpoint", PARENT_ADDRESS_BYTES_MAX),
     seq: taker.number("seq", 0, SEQ_MAX),
     diskBytes: taker.number("diskBytes", 0, Number.MAX_SAFE_INTEGER),

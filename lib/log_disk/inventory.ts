@@ -7,9 +7,10 @@ import type { ObjectEntry, ObjectStore, StoreCallOptions } from "../object_store
 import {
   CHECKPOINT_PREFIX,
   CLONE_PREFIX,
-  nameOfSnapshotKey,
   parseCheckpointKey,
+  parseSnapshotKey,
   seqOfLogKey,
+  type SnapshotKey,
   VOLUME_KEY,
 } from "./names.ts";
 
@@ -33,8 +34,8 @@ export interface Inventory {
   /** Checkpoints, ascending by sequence number. */
   readonly checkpoints: readonly (ObjectEntry & { readonly seq: number })[];
   /** Snapshots. */
-  readonly snapshots: readonly (ObjectEntry & { readonly name: string })[];
-  /** Markers of clones. */
+  readonly snapshots: readonly (ObjectEntry & SnapshotKey)[];
+  /** Markers of clones, and what else concerns them. */
   readonly clones: readonly ObjectEntry[];
   /** What was left of trying whether the store creates only what is absent. */
   readonly probes: readonly ObjectEntry[];
@@ -61,7 +62,7 @@ export async function takeInventory(
 ): Promise<Inventory> {
   const log: (ObjectEntry & { seq: number })[] = [];
   const checkpoints: (ObjectEntry & { seq: number })[] = [];
-  const snapshots: (ObjectEntry & { name: string })[] = [];
+  const snapshots: (ObjectEntry & SnapshotKey)[] = [];
   const clones: ObjectEntry[] = [], probes: ObjectEntry[] = [], others: ObjectEntry[] = [];
   let hasVolume = false, count = 0, bytes = 0;
   for await (const entry of store.list("", options)) {
@@ -69,10 +70,10 @@ export async function takeInventory(
     bytes += entry.size;
     options.seen?.(count);
     const { key } = entry;
-    const seq = seqOfLogKey(key), name = nameOfSnapshotKey(key);
+    const seq = seqOfLogKey(key), snapshot = parseSnapshotKey(key);
     const checkpoint = key.startsWith(CHECKPOINT_PREFIX) ? parseCheckpointKey(key) : null;
     if (seq !== null) log.push({ ...entry, seq });
-    else if (name !== null) snapshots.push({ ...entry, name });
+    else if (snapshot !== null) snapshots.push({ ...entry, ...snapshot });
     else if (checkpoint !== null) checkpoints.push({ ...entry, seq: checkpoint.seq });
     else if (key.startsWith(CLONE_PREFIX)) clones.push(entry);
     else if (key.startsWith(PROBE_PREFIX)) probes.push(entry);

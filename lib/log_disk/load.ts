@@ -20,12 +20,7 @@ import {
   decodeCheckpointHeader,
 } from "./checkpoint.ts";
 import type { DiskContext, ResolveParent } from "./context.ts";
-import {
-  decodeSnapshot,
-  decodeVolume,
-  type SnapshotDescription,
-  type VolumeDescription,
-} from "./description.ts";
+import { decodeVolume, type SnapshotDescription, type VolumeDescription } from "./description.ts";
 import { emptyRun, ExtentMap } from "./extent_map.ts";
 import {
   ATTACH_TRIES_MAX,
@@ -36,8 +31,9 @@ import {
 } from "./limits.ts";
 import type { Origin } from "./line_reader.ts";
 import { applyObject, initialState, type LogState } from "./log_state.ts";
-import { logKey, snapshotKey, VOLUME_KEY } from "./names.ts";
+import { logKey, VOLUME_KEY } from "./names.ts";
 import { listCheckpoints, type ListedCheckpoint, listLog, scanLog } from "./scan.ts";
+import { findSnapshot, readSnapshot } from "./snapshots.ts";
 
 /** A volume, and the ancestors that it stands on. */
 export interface Volume {
@@ -210,20 +206,22 @@ function inherited(map: ExtentMap): ExtentMap {
   return own;
 }
 
-/** Reads a snapshot of a volume. Throws ENOENT. */
-export async function readSnapshot(
-  store: ObjectStore,
+/** The error for a snapshot that is to be opened and that there is not. */
+function hasNone(store: ObjectStore, name: string): BlockError {
+  return new BlockError("ENOENT", `Cannot open ${store.name}: it has no snapshot "${name}"`);
+}
+
+/** The state of the snapshot of a volume that has this name. Throws ENOENT. */
+export async function loadSnapshotNamed(
+  volume: Volume,
   name: string,
-  volume: VolumeDescription,
-  signal: AbortSignal,
-): Promise<SnapshotDescription> {
-  const key = snapshotKey(name), bytes = await store.get(key, undefined, { signal });
-  if (bytes === null) {
-    throw new BlockError("ENOENT", `Cannot open ${store.name}: it has no snapshot "${name}"`);
-  }
-  const snapshot = decodeSnapshot(bytes, `${store.name}/${key}`);
-  if (snapshot.volume === volume.id) return snapshot;
-  throw damaged(`${store.name}/${key}`, "it belongs to another volume");
+  context: DiskContext,
+): Promise<LogState> {
+  const [own] = volume.origins, { signal } = context;
+  if (own === undefined) throw new RangeError("A volume has no store");
+  const snapshot = await findSnapshot(own.store, name, { signal });
+  if (snapshot === null) throw hasNone(own.store, name);
+  return await loadSnapshot(volume, 0, snapshot, context);
 }
 
 /** The state that a volume begins with: nothing, or what a snapshot of its parent holds. */
@@ -236,12 +234,12 @@ async function baseState(
   if (description === undefined) throw new RangeError(`There is no ancestor ${generation}`);
   const { parent, diskBytes } = description;
   if (parent === null) return initialState(diskBytes);
-  const { map, diskBytes: before } = await loadSnapshot(
-    volume,
-    generation + 1,
-    parent.snapshot,
-    context,
-  );
+  const above = volume.origins[generation + 1];
+  if (above === undefined) throw new RangeError(`There is no ancestor ${generation + 1}`);
+  const key = { name: parent.snapshot, id: parent.snapshotId };
+  const snapshot = await readSnapshot(above.store, key, { signal: context.signal });
+  if (snapshot === null) throw hasNone(above.store, parent.snapshot);
+  const { map, diskBytes: before } = await loadSnapshot(volume, generation + 1, snapshot, context);
   const own = inherited(map);
   if (diskBytes < before) own.trim(diskBytes, before - diskBytes);
   return initialState(diskBytes, own);
@@ -251,16 +249,17 @@ async function baseState(
 export async function loadSnapshot(
   volume: Volume,
   generation: number,
-  name: string,
+  snapshot: SnapshotDescription,
   context: DiskContext,
 ): Promise<LogState> {
   const origin = volume.origins[generation], description = volume.lineage[generation];
   if (origin === undefined || description === undefined) {
     throw new RangeError(`There is no ancestor ${generation}`);
   }
-  const { store } = origin;
-  const snapshot = await readSnapshot(store, name, description, context.signal);
-  const { checkpoint, seq } = snapshot;
+  const { store } = origin, { name, checkpoint, seq } = snapshot;
+  if (snapshot.volume !== description.id) {
+    throw damaged(`${store.name}: snapshot "${name}"`, "it belongs to another volume");
+  }
   const state = checkpoint === null
     ? await baseState(volume, generation, context)
     : await loadCheckpoint(store, checkpoint, description, context);

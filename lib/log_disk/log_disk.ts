@@ -46,7 +46,7 @@ import {
 import {
   closeAncestors,
   type Loaded,
-  loadSnapshot,
+  loadSnapshotNamed,
   loadVolume,
   openVolume,
   type Volume,
@@ -148,7 +148,7 @@ export class LogDisk implements Backend {
     if (own === undefined) throw new RangeError("A volume has no store");
     try {
       if (options.snapshot !== undefined) {
-        const state = await loadSnapshot(volume, 0, options.snapshot, context);
+        const state = await loadSnapshotNamed(volume, options.snapshot, context);
         return new LogDisk(volume, own, { state }, options, context);
       }
       if (options.readOnly === true) {

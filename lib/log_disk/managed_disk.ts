@@ -10,7 +10,7 @@ import type { Progress } from "../block/image.ts";
 import { formatSize } from "../block/size.ts";
 import type { Backend, Management, Opened, SnapshotInfo } from "../block/types.ts";
 import type { ObjectStore } from "../object_store/types.ts";
-import type { ResolveParent } from "./context.ts";
+import { newId, type ResolveParent } from "./context.ts";
 import { Collector, type CollectReport, garbageOf } from "./gc/collector.ts";
 import { AUTO_GARBAGE_BYTES, AUTO_GARBAGE_SHARE } from "./gc/limits.ts";
 import { neededOrAll } from "./gc/needed.ts";
@@ -21,11 +21,11 @@ import { CachedReader } from "./read/cached_reader.ts";
 import { DiskCache } from "./read/disk_cache.ts";
 import { ReadAhead } from "./read/read_ahead.ts";
 import {
+  completeSnapshot,
   deleteSnapshot,
+  dropSnapshot,
   listSnapshots,
-  noSnapshot,
   putSnapshot,
-  withdrawSnapshot,
 } from "./snapshots.ts";
 import { openWalDisk, walHooks } from "./wal/wal_disk.ts";
 import { WriteAheadLog } from "./wal/write_ahead_log.ts";
@@ -300,6 +300,7 @@ async function takeSnapshot({ disk, store, context }: Parts, name: string): Prom
   const snapshot = {
     volume: disk.volume.id,
     name,
+    id: newId(context),
     checkpoint,
     seq: disk.durableSeq,
     diskBytes: disk.durableBytes,
@@ -310,16 +311,20 @@ async function takeSnapshot({ disk, store, context }: Parts, name: string): Prom
     // An object of ours behind it says that nobody had taken over before, and collected under it.
     await disk.resize(disk.geometry.size);
     const found = await store.get(checkpoint, { offset: 0, length: 1 }, { signal });
-    if (found !== null) return;
-    throw new BlockError("EAGAIN", `Cannot take snapshot "${name}": its checkpoint is gone`);
+    if (found === null) {
+      throw new BlockError("EAGAIN", `Cannot take snapshot "${name}": its checkpoint is gone`);
+    }
+    await completeSnapshot(store, snapshot, { signal });
   } catch (error) {
-    await withdrawSnapshot(store, snapshot);
+    await dropSnapshot(store, snapshot, context).catch((reason: unknown) =>
+      context.log.warn(`Snapshot "${name}" stays incomplete: ${toBlockError(reason).message}`)
+    );
     throw error;
   }
 }
 
 function makeManagement(parts: Parts, readOnly: boolean): Management {
-  const { disk, store, collector, context: { signal } } = parts;
+  const { disk, store, collector, context } = parts, { signal } = context;
   const look: Management = {
     describe: () => describe(parts),
     statistics: () => statisticsOf(parts),
@@ -332,9 +337,7 @@ function makeManagement(parts: Parts, readOnly: boolean): Management {
     deleteSnapshot: (name) =>
       collector.exclusive(async () => {
         if (disk.failure !== null) throw disk.failure;
-        const all = await listSnapshots(store, { signal });
-        if (!all.some((each) => each.name === name)) throw noSnapshot(store, name);
-        await deleteSnapshot(store, name, { signal });
+        await deleteSnapshot(store, name, context);
       }),
     collect: (progress?: Progress): Promise<CollectReport> => collector.collect(progress),
   };

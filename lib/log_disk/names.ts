@@ -3,8 +3,12 @@
  * - `volume`: what the volume is;
  * - `log/SEQ`: the log, 16 hexadecimal digits, so that names sort as numbers do;
  * - `ckpt/SEQ-NONCE`: a checkpoint of the map that covers the log up to and including SEQ;
- * - `snap/NAME`: a snapshot;
- * - `clone/NAME/ID`: the clone with that volume id needs that snapshot.
+ * - `snap/NAME.ID`: a snapshot. No other one ever has the same key, so whoever deletes it late, however
+ *   long he was held up, deletes no later one of that name;
+ * - `clone/SNAPSHOT/ID`: the clone with that volume id needs the snapshot with the id SNAPSHOT;
+ * - `clone/SNAPSHOT/taken`: the taking of that snapshot came to its end;
+ * - `clone/SNAPSHOT/deleting-NONCE`: somebody is about to delete that snapshot;
+ * - `clone/SNAPSHOT/decided-NONCE`: whether he does.
  *
  * Keys have the characters `a-z 0-9 / _ . -`. In names of snapshots whatever is not `a-z 0-9 -` is
  * written as `_` and two hexadecimal digits for each byte of UTF-8.
@@ -96,23 +100,66 @@ function unescapeName(text: string): string | null {
   }
 }
 
+/** What tells a snapshot from all others. */
+export interface SnapshotKey {
+  /** Its name, which another one may have had before. */
+  readonly name: string;
+  /** Its id, 32 hexadecimal digits, which no other one ever has. */
+  readonly id: string;
+}
+
+/** What keys of the snapshots of a name begin with. Throws EINVAL for a name that cannot be one. */
+export function snapshotPrefix(name: string): string {
+  return `${SNAPSHOT_PREFIX}${escapeName(name)}.`;
+}
+
 /** The key of a snapshot. Throws EINVAL for a name that cannot be one. */
-export function snapshotKey(name: string): string {
-  return SNAPSHOT_PREFIX + escapeName(name);
+export function snapshotKey({ name, id }: SnapshotKey): string {
+  if (!isId(id)) throw new RangeError(`Cannot name a snapshot: "${id}" is no id`);
+  return snapshotPrefix(name) + id;
 }
 
-/** The name in the key of a snapshot; null if it is no such key. */
-export function nameOfSnapshotKey(key: string): string | null {
-  return key.startsWith(SNAPSHOT_PREFIX) ? unescapeName(key.slice(SNAPSHOT_PREFIX.length)) : null;
+/** What the key of a snapshot tells; null if it is no such key. */
+export function parseSnapshotKey(key: string): SnapshotKey | null {
+  const end = key.indexOf(".");
+  if (!key.startsWith(SNAPSHOT_PREFIX) || end < 0) return null;
+  const name = unescapeName(key.slice(SNAPSHOT_PREFIX.length, end)), id = key.slice(end + 1);
+  return name !== null && isId(id) ? { name, id } : null;
 }
 
-/** What keys of the clones of a snapshot begin with. */
+/** What the keys of all that concerns the clones of a snapshot begin with. `snapshot` is its id. */
 export function clonePrefix(snapshot: string): string {
-  return `${CLONE_PREFIX}${escapeName(snapshot)}/`;
+  if (!isId(snapshot)) throw new RangeError(`Cannot name clones: "${snapshot}" is no id`);
+  return `${CLONE_PREFIX}${snapshot}/`;
 }
 
 /** The key of the marker that a clone needs a snapshot. `id` is the clone's volume id. */
 export function cloneKey(snapshot: string, id: string): string {
   if (!isId(id)) throw new RangeError(`Cannot name a clone: "${id}" is no volume id`);
   return clonePrefix(snapshot) + id;
+}
+
+/** True for the key of such a marker. */
+export function isCloneKey(key: string): boolean {
+  return /^clone\/[0-9a-f]{32}\/[0-9a-f]{32}$/.test(key);
+}
+
+/** The key of the marker that a snapshot is complete. */
+export function takenKey(snapshot: string): string {
+  return `${clonePrefix(snapshot)}taken`;
+}
+
+/** The key of the marker of somebody who is about to delete a snapshot. */
+export function deletingKey(snapshot: string, nonce: string): string {
+  return `${clonePrefix(snapshot)}deleting-${nonce}`;
+}
+
+/** The nonce in such a key; null if it is another one. */
+export function nonceOfDeletingKey(key: string): string | null {
+  return /\/deleting-([0-9a-f]{32})$/.exec(key)?.[1] ?? null;
+}
+
+/** The key of the decision whether he who put that marker deletes the snapshot. */
+export function decidedKey(snapshot: string, nonce: string): string {
+  return `${clonePrefix(snapshot)}decided-${nonce}`;
 }

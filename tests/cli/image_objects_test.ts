@@ -80,8 +80,16 @@ Deno.test("dmu image snapshot, clone, gc and rm work on disks of objects", async
     await ok("copy", spec ?? "", `file:${back}`);
     assert.deepEqual(await Deno.readFile(back), await Deno.readFile(file ?? ""), spec);
   }
-  await fails(1, /a clone \([0-9a-f]+\) needs it/, "image", "snapshot", "delete", disk, "first");
-  await fails(1, /a clone \([0-9a-f]+\) needs its snapshot/, "image", "rm", disk);
+  await fails(
+    1,
+    /a clone \([0-9a-f]+ at .+\) needs it/,
+    "image",
+    "snapshot",
+    "delete",
+    disk,
+    "first",
+  );
+  await fails(1, /a clone \([0-9a-f]+ at .+\) needs its snapshot/, "image", "rm", disk);
   assert.match(await ok("image", "check", clone, "--deep"), /no errors were found/);
   assert.match(await ok("image", "rm", clone), /^removed .*: \d+ objects?\n$/);
   await ok("image", "snapshot", "delete", disk, "first");

@@ -14,11 +14,17 @@ import {
   checkpointKey,
   cloneKey,
   clonePrefix,
+  decidedKey,
+  deletingKey,
+  isCloneKey,
   logKey,
-  nameOfSnapshotKey,
+  nonceOfDeletingKey,
   parseCheckpointKey,
+  parseSnapshotKey,
   seqOfLogKey,
   snapshotKey,
+  snapshotPrefix,
+  takenKey,
 } from "../../lib/log_disk/names.ts";
 import { SEQ_MAX } from "../../lib/log_disk/limits.ts";
 import { checkKey } from "../../lib/object_store/types.ts";
@@ -32,11 +38,12 @@ const VOLUME = {
   blockBytes: 512,
   windowSlots: 16,
   createdMs: 1_700_000_000_000,
-  parent: { address: "s3://bucket/Über", volume: ID, snapshot: "before" },
+  parent: { address: "s3://bucket/Über", volume: ID, snapshot: "before", snapshotId: ID },
 };
 const SNAPSHOT = {
   volume: ID,
   name: "before",
+  id: ID,
   checkpoint: checkpointKey(5, ID),
   seq: 9,
   diskBytes: 2 ** 30,
@@ -56,7 +63,7 @@ Deno.test("encodeSnapshot() gives the bytes of the format", () => {
   const text = new TextDecoder().decode(encodeSnapshot(SNAPSHOT));
   assert.equal(
     text,
-    `dmu-snap1 7b3a3ffc\n{"volume":"${ID}","name":"before",` +
+    `dmu-snap1 d608e03f\n{"volume":"${ID}","name":"before","id":"${ID}",` +
       `"checkpoint":"ckpt/0000000000000005-${ID}","seq":9,"diskBytes":1073741824,` +
       `"createdMs":1700000000000}\n`,
   );
@@ -136,17 +143,25 @@ Deno.test("snapshotKey() has one key for each name, which a store takes", () => 
     "\ufeffx",
   ];
   for (const name of names) {
-    const key = snapshotKey(name);
+    const key = snapshotKey({ name, id: ID });
     checkKey(key);
-    checkKey(cloneKey(name, ID));
-    assert.ok(cloneKey(name, ID).startsWith(clonePrefix(name)));
-    assert.equal(nameOfSnapshotKey(key), name);
+    assert.ok(key.startsWith(snapshotPrefix(name)));
+    assert.deepEqual(parseSnapshotKey(key), { name, id: ID });
   }
-  assert.equal(new Set(names.map(snapshotKey)).size, names.length);
+  for (const key of [cloneKey(ID, ID), takenKey(ID), deletingKey(ID, ID), decidedKey(ID, ID)]) {
+    checkKey(key);
+    assert.ok(key.startsWith(clonePrefix(ID)));
+    assert.equal(nonceOfDeletingKey(key), key === deletingKey(ID, ID) ? ID : null);
+    assert.equal(isCloneKey(key), key === cloneKey(ID, ID));
+  }
+  assert.equal(new Set(names.map((name) => snapshotKey({ name, id: ID }))).size, names.length);
   for (const name of ["", "x".repeat(51), "ü".repeat(26), "\ud800"]) {
-    assert.throws(() => snapshotKey(name), /^BlockError: Cannot use ".*" as the name/);
+    assert.throws(() => snapshotKey({ name, id: ID }), /^BlockError: Cannot use ".*" as the name/);
   }
   for (const key of ["snap/", "snap/_zz", "snap/_61", "snap/A", "snap/_ff", "snip/a"]) {
-    assert.equal(nameOfSnapshotKey(key), null);
+    assert.equal(parseSnapshotKey(`${key}.${ID}`), null);
+  }
+  for (const key of ["snap/a", "snap/a.", `snap/${ID}`, `snap/a.${ID}0`, `snap/a.${ID}.${ID}`]) {
+    assert.equal(parseSnapshotKey(key), null);
   }
 });

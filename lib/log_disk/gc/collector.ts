@@ -22,7 +22,7 @@ import type { KnownObject } from "../object_table.ts";
 import type { LogDisk } from "../log_disk.ts";
 import { objectBytes } from "../log_object.ts";
 import { type Needed, neededByAny } from "./needed.ts";
-import { listSnapshots } from "../snapshots.ts";
+import { concernNone, listConcerns, listSnapshots } from "../snapshots.ts";
 import type { SnapshotDescription } from "../description.ts";
 import {
   DELETE_KEYS_MAX,
@@ -132,7 +132,10 @@ export class Collector {
 
   async #collect(progress: (done: number, total: number) => void): Promise<CollectReport> {
     const { disk, store, signal } = this.#options;
+    const concerns = await listConcerns(store, { signal });
     const snapshots = await listSnapshots(store, { signal });
+    const left = concernNone(concerns, snapshots);
+    if (left.length > 0) await store.delete(left, { signal });
     const needed = await this.#neededByAll(snapshots);
     const map = disk.map.copy();
     const victims = victimsOf(map, needed, disk.durableSeq);

@@ -20,10 +20,11 @@ export interface Needed {
 /** What a snapshot of a volume needs of that volume's log. Throws what loading it throws. */
 export async function neededBySnapshot(
   volume: Volume,
-  { name, checkpoint, seq: last }: SnapshotDescription,
+  snapshot: SnapshotDescription,
   context: DiskContext,
 ): Promise<Needed> {
-  const { map } = await loadSnapshot(volume, 0, name, context);
+  const { checkpoint, seq: last } = snapshot;
+  const { map } = await loadSnapshot(volume, 0, snapshot, context);
   const base = checkpoint === null ? 0 : parseCheckpointKey(checkpoint)?.seq ?? 0;
   const live = new Set<number>();
   for (const { seq, liveBytes } of map.objects(0)) if (liveBytes > 0) live.add(seq);

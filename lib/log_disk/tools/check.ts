@@ -25,9 +25,9 @@ import {
   lineOffset,
   objectBytes,
 } from "../log_object.ts";
-import { clonePrefix, logKey } from "../names.ts";
+import { logKey } from "../names.ts";
 import { listLog, readLogHeader } from "../scan.ts";
-import { findSnapshot } from "../snapshots.ts";
+import { concernNone, readSnapshot } from "../snapshots.ts";
 import { CHECK_MESSAGES_MAX, CHECK_READS } from "./limits.ts";
 
 /** What a check is to do. */
@@ -101,11 +101,13 @@ async function wantedOf(
 ): Promise<Wanted> {
   const { origins: [own] } = volume, { signal } = context;
   const objects = new Map<string, NeededObject>(), needed: Needed[] = [];
-  for (const { name } of own === undefined ? [] : inventory.snapshots) {
+  for (const { name, id } of own === undefined ? [] : inventory.snapshots) {
     await findings.try(async () => {
-      const snapshot = own === undefined ? null : await findSnapshot(own.store, name, { signal });
+      const snapshot = own === undefined ? null : await readSnapshot(own.store, { name, id }, {
+        signal,
+      });
       if (snapshot === null) return;
-      addMap(objects, (await loadSnapshot(volume, 0, name, context)).map);
+      addMap(objects, (await loadSnapshot(volume, 0, snapshot, context)).map);
       needed.push(await neededBySnapshot(volume, snapshot, context));
     });
   }
@@ -217,10 +219,7 @@ function noteBehindEnd({ log }: Inventory, loaded: Loaded | null, findings: Find
 /** Keys that take up room for nothing, and that garbage collection never meets. */
 function leaksOf(inventory: Inventory, { loaded, needed }: Wanted): string[] {
   const leaks = inventory.probes.map(({ key }) => key);
-  const markers = inventory.snapshots.map(({ name }) => clonePrefix(name));
-  for (const { key } of inventory.clones) {
-    if (!markers.some((prefix) => key.startsWith(prefix))) leaks.push(key);
-  }
+  leaks.push(...concernNone(inventory.clones.map(({ key }) => key), inventory.snapshots));
   if (loaded === null || needed === null) return leaks;
   const { state } = loaded, table = state.map.objects(0);
   for (const { key, seq } of inventory.log) {

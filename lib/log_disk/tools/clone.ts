@@ -14,13 +14,13 @@ import { type DiskContext, newId, type ResolveParent } from "../context.ts";
 import { decodeVolume, encodeVolume, type VolumeDescription } from "../description.ts";
 import { takeInventory } from "../inventory.ts";
 import { readVolume } from "../load.ts";
-import { snapshotKey, VOLUME_KEY } from "../names.ts";
+import { VOLUME_KEY } from "../names.ts";
 import {
   claimSnapshot,
-  clonesNeed,
-  clonesOf,
+  clonesNeeding,
   createSurely,
-  deleteSnapshot,
+  dropSnapshot,
+  noSnapshot,
   releaseSnapshot,
 } from "../snapshots.ts";
 import { deleteKeys } from "./check.ts";
@@ -53,17 +53,22 @@ export async function cloneVolume(
   if (await store.get(VOLUME_KEY, undefined, { signal }) !== null) throw taken(store);
   const above = await readVolume(parent, signal);
   const id = newId(context);
-  const snapshot = await claimSnapshot(parent, name, id, { signal });
+  const snapshot = await claimSnapshot(parent, name, { id, address: store.name }, { signal });
+  if (snapshot.volume !== above.id) {
+    // Removed since, and another one made there.
+    await releaseSnapshot(parent, snapshot.id, id, { signal });
+    throw noSnapshot(parent, name);
+  }
   const description: VolumeDescription = {
     ...above,
     id,
     diskBytes: snapshot.diskBytes,
     createdMs: Math.floor(context.clock.wall()),
-    parent: { address, volume: above.id, snapshot: name },
+    parent: { address, volume: above.id, snapshot: name, snapshotId: snapshot.id },
   };
   const outcome = await createSurely(store, VOLUME_KEY, encodeVolume(description), { signal });
   if (outcome === "created") return description;
-  await releaseSnapshot(parent, name, id, { signal });
+  await releaseSnapshot(parent, snapshot.id, id, { signal });
   throw taken(store);
 }
 
@@ -77,20 +82,6 @@ async function describedOrNull(
     return bytes === null ? null : decodeVolume(bytes, VOLUME_KEY);
   } catch {
     return null;
-  }
-}
-
-/** Deletes a snapshot that has no clones, also one that cannot be read. */
-async function dropSnapshot(
-  store: ObjectStore,
-  name: string,
-  signal: AbortSignal,
-): Promise<void> {
-  try {
-    await deleteSnapshot(store, name, { signal });
-  } catch (error) {
-    if (!(error instanceof BlockError) || error.errno !== "EIO") throw error;
-    await store.delete([snapshotKey(name)], { signal });
   }
 }
 
@@ -110,22 +101,22 @@ export async function removeVolume(
   if (inventory.total.count === inventory.others.length) {
     throw new BlockError("ENOENT", `Cannot remove ${store.name}: there is no volume`);
   }
-  for (const { name } of snapshots) {
-    const ids = await clonesOf(store, name, { signal });
-    if (ids.length === 0) continue;
-    const reason = `${clonesNeed(ids)} its snapshot "${name}"`;
+  for (const { name, id } of snapshots) {
+    const clones = await clonesNeeding(store, id, { signal });
+    if (clones === null) continue;
+    const reason = `${clones} its snapshot "${name}"`;
     throw new BlockError("EBUSY", `Cannot remove ${store.name}: ${reason}`);
   }
   // One by one, so that nobody clones what is going.
-  for (const { name } of snapshots) await dropSnapshot(store, name, signal);
+  for (const each of snapshots) await dropSnapshot(store, each, context);
   // From the end of the log to its beginning: whatever is left when this is stopped is an older state.
   const keys = [...checkpoints, ...clones, ...probes, ...log.toReversed()].map(({ key }) => key);
   const described = await describedOrNull(store, signal);
   await deleteKeys(store, keys, signal, progress);
   if (described?.parent !== null && described !== null) {
-    const { address, snapshot } = described.parent;
+    const { address, snapshotId } = described.parent;
     await using parent = await resolve(address);
-    await releaseSnapshot(parent, snapshot, described.id, { signal });
+    await releaseSnapshot(parent, snapshotId, described.id, { signal });
   }
   await store.delete([VOLUME_KEY], { signal });
   return keys.length + snapshots.length + (hasVolume ? 1 : 0);

@@ -15,7 +15,7 @@ import type { ResolveParent } from "../context.ts";
 import { createVolume } from "../create_volume.ts";
 import { emptyRun } from "../extent_map.ts";
 import { BLOCK_BYTES_MIN, DIRTY_BYTES_MAX, PUTS_MAX, SEAL_AFTER_MS } from "../limits.ts";
-import { closeAncestors, loadSnapshot, loadVolume, openVolume, type Volume } from "../load.ts";
+import { closeAncestors, loadSnapshotNamed, loadVolume, openVolume, type Volume } from "../load.ts";
 import { logKey, VOLUME_KEY } from "../names.ts";
 import type { LogState } from "../log_state.ts";
 import { type ManagedDiskOptions, openManagedDisk } from "../managed_disk.ts";
@@ -92,7 +92,7 @@ async function stateOf<O>(
   context: ImageContext,
 ): Promise<LogState> {
   const snapshot = places.snapshot(disk);
-  if (snapshot !== null) return await loadSnapshot(volume, 0, snapshot, context);
+  if (snapshot !== null) return await loadSnapshotNamed(volume, snapshot, context);
   return (await loadVolume(volume, context)).state;
 }
 

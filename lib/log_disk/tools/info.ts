@@ -10,6 +10,7 @@ import { type Inventory, takeInventory, totalOf } from "../inventory.ts";
 import { LINE_BYTES, OBJECT_DATA_BYTES } from "../limits.ts";
 import { loadVolume, type Volume } from "../load.ts";
 import { CHECK_BYTES } from "../log_object.ts";
+import { isCloneKey } from "../names.ts";
 import type { LogState } from "../log_state.ts";
 import { GET_BYTES_MAX } from "../read/limits.ts";
 import { listSnapshots } from "../snapshots.ts";
@@ -74,7 +75,7 @@ export async function volumeInfo(volume: Volume, context: DiskContext): Promise<
         logObjects: inventory.log.length,
         logBytes: totalOf(inventory.log).bytes,
         checkpoints: inventory.checkpoints.length,
-        clones: inventory.clones.length,
+        clones: inventory.clones.filter(({ key }) => isCloneKey(key)).length,
         extents: state.map.extents,
         liveBytes: dataBytes - garbageBytes,
         garbageBytes,

@@ -7,6 +7,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import type { CloneEngine } from "./clone_races.ts";
 import type { FamilyEngine } from "./family.ts";
 import type { Engine } from "./run.ts";
 
@@ -37,7 +38,7 @@ async function* sources(folder: string, below = ""): AsyncGenerator<string> {
 export async function loadWithBug(
   bug: PlantedBug,
   folder: string,
-): Promise<Engine & FamilyEngine> {
+): Promise<Engine & FamilyEngine & CloneEngine> {
   const origin = fileURLToPath(new URL("log_disk", LIB));
   const left = new Set(bug.changes);
   for await (const path of sources(origin)) {
@@ -57,14 +58,14 @@ export async function loadWithBug(
   const disk: Pick<Engine, "LogDisk"> = await load(folder, "log_disk.ts");
   const collector: Pick<Engine, "Collector"> = await load(folder, "gc/collector.ts");
   const managed: Pick<FamilyEngine, "openManagedDisk"> = await load(folder, "managed_disk.ts");
-  const clone: Pick<FamilyEngine, "cloneVolume"> = await load(folder, "tools/clone.ts");
-  const { LogDisk } = disk, { Collector } = collector;
-  return {
-    LogDisk,
-    Collector,
-    openManagedDisk: managed.openManagedDisk,
-    cloneVolume: clone.cloneVolume,
-  };
+  const clone: Pick<CloneEngine, "cloneVolume" | "removeVolume"> = await load(
+    folder,
+    "tools/clone.ts",
+  );
+  const snapshots: Omit<CloneEngine, "cloneVolume" | "removeVolume" | "openManagedDisk"> =
+    await load(folder, "snapshots.ts");
+  const { LogDisk } = disk, { Collector } = collector, { openManagedDisk } = managed;
+  return { ...snapshots, ...clone, LogDisk, Collector, openManagedDisk };
 }
 
 function load<T>(folder: string, file: string): Promise<T> {
@@ -167,6 +168,142 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
 ];
 
+/** What the marker of a deletion is without its nonce: two deletions share it. */
+const ONE_MARKER: Change = {
+  file: "snapshots.ts",
+  from: "const nonce = newId(context), marker",
+  to: 'const nonce = "0".repeat(32), marker',
+};
+
+/** Bugs that all schedules of clones and deletions must show. */
+export const PLANTED_CLONE_BUGS: readonly PlantedBug[] = [
+  {
+    name: "whoever clones does not look for deletions",
+    changes: [{
+      file: "snapshots.ts",
+      from: "if (!await keepFrom(parent, id, deleters, options)) {",
+      to: "if (deleters.length < 0) {",
+    }],
+  },
+  {
+    name: "whoever clones does not look whether the snapshot is still there",
+    changes: [{
+      file: "snapshots.ts",
+      from: "if (await parent.get(snapshotKey({ name, id }), undefined, options) === null) {",
+      to: "if (name === null) {",
+    }],
+  },
+  {
+    name: "whoever deletes looks for clones before he puts his marker",
+    changes: [{
+      file: "snapshots.ts",
+      from: "  await createSurely(store, marker, textBytes(`${nonce}\\n`), { signal });\n" +
+        "  const clones = await clonesNeeding(store, id, { signal });\n",
+      to: "  const clones = await clonesNeeding(store, id, { signal });\n" +
+        "  await createSurely(store, marker, textBytes(`${nonce}\\n`), { signal });\n",
+    }],
+  },
+  {
+    name: "whoever deletes does so whatever was decided",
+    changes: [{
+      file: "snapshots.ts",
+      from: '{ signal }) === "created";',
+      to: "{ signal }) !== null;",
+    }],
+  },
+  {
+    name: "whoever deletes takes his marker away before the snapshot is gone",
+    changes: [{
+      file: "snapshots.ts",
+      from: "  await store.delete([snapshotKey(snapshot)], { signal });\n",
+      to: "  await store.delete([marker], { signal });\n" +
+        "  await store.delete([snapshotKey(snapshot)], { signal });\n",
+    }],
+  },
+  { name: "two deletions share a marker", changes: [ONE_MARKER] },
+  {
+    name: "a later snapshot has the key of an earlier one",
+    changes: [
+      {
+        file: "names.ts",
+        from: "  return snapshotPrefix(name) + id;",
+        to: '  return snapshotPrefix(name) + "0".repeat(32);',
+      },
+      {
+        file: "snapshots.ts",
+        from: "if (found.id === snapshot.id && found.name === snapshot.name) return found;",
+        to: "if (found.name === snapshot.name) return found;",
+      },
+    ],
+  },
+  {
+    name: "a snapshot can be cloned before it is complete",
+    changes: [{ file: "snapshots.ts", from: "if (isTaken) return null;", to: "return null;" }],
+  },
+  {
+    name: "the marker of a clone is put after the look for deletions",
+    changes: [{
+      file: "snapshots.ts",
+      from: "    await createSurely(parent, marker, textBytes(`${address}\\n`), options);\n" +
+        "    const why = await obstacle(parent, snapshot, options);\n",
+      to: "    const why = await obstacle(parent, snapshot, options);\n" +
+        "    await createSurely(parent, marker, textBytes(`${address}\\n`), options);\n",
+    }],
+  },
+  {
+    name: "a clone that is removed leaves its marker",
+    changes: [{
+      file: "tools/clone.ts",
+      from: "await releaseSnapshot(parent, snapshotId, described.id, { signal });",
+      to: "",
+    }],
+  },
+];
+
+/** Bugs that simulations of machines with write-ahead logs must find. */
+export const PLANTED_WAL_BUGS: readonly PlantedBug[] = [
+  {
+    name: "what the log has is not done again",
+    changes: [{
+      file: "wal/wal_disk.ts",
+      from: "if (records > 0) {",
+      to: "if (records < 0) {",
+    }],
+  },
+  {
+    name: "a log is put on what another machine has written",
+    changes: [{
+      file: "wal/wal_disk.ts",
+      from: "      wal.checkOwner(volume, last);\n",
+      to: "",
+    }],
+  },
+  {
+    name: "objects are created before the log is synced",
+    changes: [{
+      file: "wal/wal_disk.ts",
+      from: "beforeCreate: () => wal.sync(),",
+      to: "beforeCreate: () => Promise.resolve(),",
+    }],
+  },
+  {
+    name: "a flush does not sync the log",
+    changes: [{
+      file: "wal/wal_disk.ts",
+      from: "    if (failure !== null) throw failure;\n    await this.#wal.sync();",
+      to: "    if (failure !== null) throw failure;",
+    }],
+  },
+  {
+    name: "a machine forgets that it was about to take over from itself",
+    changes: [{ file: "wal/wal_disk.ts", from: "      await wal.claim(next);\n", to: "" }],
+  },
+  {
+    name: "the log begins anew before the volume has what it had",
+    changes: [{ file: "wal/wal_disk.ts", from: "    await disk.flush();\n  }", to: "  }" }],
+  },
+];
+
 /** Bugs that simulations of families of volumes must find. */
 export const PLANTED_FAMILY_BUGS: readonly PlantedBug[] = [
   {
@@ -193,7 +330,7 @@ export const PLANTED_FAMILY_BUGS: readonly PlantedBug[] = [
     name: "a snapshot under a clone is deleted",
     changes: [{
       file: "snapshots.ts",
-      from: "if (clones.length > 0) {",
+      from: "if (!isDecided) {",
       to: "if (name === null) {",
     }],
   },
