@@ -12,7 +12,7 @@
 import type { BlockingOutput, BlockingSession } from "../stream/session.ts";
 import { sharpenSleep, sleepUs } from "../sys/clock.ts";
 import { EpollSet } from "../sys/epoll.ts";
-import { receiveBoth } from "../sys/io_vector.ts";
+import { receivePieces } from "../sys/io_vector.ts";
 import { clearEvent, POLL_ERROR, POLL_HANGUP, POLL_IN, POLL_OUT } from "../sys/poll.ts";
 import {
   closeDescriptor,
@@ -111,18 +111,14 @@ function sendOutput(fd: number, connection: Connection, output: BlockingOutput):
 }
 
 /**
- * Receives the rest of a long message, and what has come of the next one: while the first is served its
- * sender can go on, since its socket is empty.
+ * Receives long messages to where they belong: a client that is as quick as the copying goes on sending
+ * meanwhile, and while they are served its socket is empty. One that is longer than a turn comes in pieces,
+ * for which others need not wait.
  */
-function receiveInto(
-  fd: number,
-  session: BlockingSession,
-  room: Uint8Array<ArrayBuffer>,
-): number {
-  const after = room.length < TURN_READ_BYTES ? session.inputRoomAfter() : null;
-  return after === null
-    ? receive(fd, room, Math.min(room.length, TURN_READ_BYTES))
-    : receiveBoth(fd, room, after);
+function receiveInto(fd: number, rooms: readonly Uint8Array<ArrayBuffer>[]): number {
+  const [first] = rooms;
+  const isLong = first !== undefined && first.length > TURN_READ_BYTES;
+  return isLong ? receive(fd, first, TURN_READ_BYTES) : receivePieces(fd, rooms);
 }
 
 /** No connection has this number. */
@@ -300,18 +296,16 @@ export class SessionLoop {
   #receive(connection: Connection): void {
     const { session, fd } = connection;
     const before = session.requestCount;
-    // A long message is received in several pieces, which others need not wait for.
-    const room = session.inputRoom();
+    const rooms = session.inputRooms();
     const into = this.#into;
-    const count = room === null
-      ? receive(fd, into, Math.min(into.length, session.inputBytesMax))
-      : receiveInto(fd, session, room);
+    const own = rooms.length === 0;
+    const count = own ? receive(fd, into) : receiveInto(fd, rooms);
+    if (!own) session.receivedInto(Math.max(0, count));
     if (count === WOULD_BLOCK) return;
     this.#bytes += count;
     this.#received += count;
     if (count === 0) connection.inputEnded = true;
-    else if (room !== null) session.receivedInto(count);
-    else {
+    else if (own) {
       session.receive(into.subarray(0, count));
       if (!session.releaseInput()) this.#into = new Uint8Array(TURN_READ_BYTES);
     }

@@ -55,6 +55,7 @@ export interface NbdServerSessionOptions {
 }
 
 const NO_VIEW = new DataView(new ArrayBuffer(0));
+const NO_ROOMS: readonly Uint8Array<ArrayBuffer>[] = [];
 
 /** One connection in its transmission phase. */
 export class NbdServerSession implements BlockingSession {
@@ -63,7 +64,6 @@ export class NbdServerSession implements BlockingSession {
 
   readonly #extended: boolean;
   readonly #announcer: RequestAnnouncer;
-  readonly #headerBytes: number;
   readonly #batchBytes: number;
   readonly #device: Device;
   readonly #pool: BufferPool;
@@ -93,8 +93,9 @@ export class NbdServerSession implements BlockingSession {
   #failure: ProtocolError | null = null;
   #receivedBytes = 0;
   #requestCount = 0;
-  /** The last request had a long payload. */
-  #bulk = false;
+  /** Bytes of the last request, its payload included, and of those that come if it is like the one before. */
+  #lastBytes = 0;
+  #streamed = 0;
 
   /** Serves `device` through `gate` as the handshake has settled. */
   constructor(options: NbdServerSessionOptions) {
@@ -102,7 +103,6 @@ export class NbdServerSession implements BlockingSession {
     this.#extended = state.extended;
     this.#batchBytes = options.batchBytes ?? OUTPUT_BATCH_BYTES;
     const format = state.extended ? EXTENDED_REQUESTS : COMPACT_REQUESTS;
-    this.#headerBytes = format.headerLengthMin;
     this.#device = device;
     this.#announcer = new RequestAnnouncer(device, format, state.extended);
     this.#pool = device.pool;
@@ -179,14 +179,10 @@ export class NbdServerSession implements BlockingSession {
   }
 
   /** See BlockingSession. */
-  inputRoom(): Uint8Array<ArrayBuffer> | null {
-    return this.#backlog.length > 0 ? null : this.#splitter.room();
-  }
-
-  /** See BlockingSession. */
-  inputRoomAfter(): Uint8Array<ArrayBuffer> | null {
+  inputRooms(): readonly Uint8Array<ArrayBuffer>[] {
+    if (this.#backlog.length > 0) return NO_ROOMS;
     // Requests are announced from chunks.
-    return this.#device.wantsAhead ? null : this.#splitter.roomAfter();
+    return this.#splitter.rooms(this.#device.wantsAhead ? 0 : this.#streamed);
   }
 
   /** See BlockingSession. */
@@ -195,16 +191,9 @@ export class NbdServerSession implements BlockingSession {
     this.#receivedBytes += count;
     if (this.#splitter.filled(count)) this.#announcer.lose();
     else this.#announcer.passed(count);
+    if (count === 0) return;
     if (!this.#paced) this.#drain();
     if (this.#failure !== null) throw this.#failure;
-  }
-
-  /**
-   * Behind a request with a long payload probably comes another one: only its header is to be read, so that
-   * the payload can be received to where it belongs.
-   */
-  get inputBytesMax(): number {
-    return this.#bulk ? this.#headerBytes : Infinity;
   }
 
   /** See BlockingSession. */
@@ -388,7 +377,9 @@ export class NbdServerSession implements BlockingSession {
       splitter.push(chunk);
     }
     const { bytes, start, end } = splitter;
-    this.#bulk = end - start >= BULK_FRAME_BYTES_MIN;
+    const length = end - start;
+    this.#streamed = length >= BULK_FRAME_BYTES_MIN && length === this.#lastBytes ? length : 0;
+    this.#lastBytes = length;
     const view = this.#view;
     if (view.buffer !== bytes.buffer || view.byteOffset !== bytes.byteOffset) {
       this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

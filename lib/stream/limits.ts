@@ -8,8 +8,8 @@ const KIB = 1024, MIB = 1024 * KIB;
 
 /** Memory for a cut frame that is taken at once, in bytes: what a peer can pin by announcing alone. */
 export const ASSEMBLY_EAGER_BYTES: number = 1 * MIB;
-/** Longest cut frame, in bytes, behind which another one of its size is received to where it belongs. */
-export const FRAME_AFTER_BYTES_MAX: number = 1 * MIB;
+/** Frames that are received behind a cut one to where they belong, and bytes of them together: all of its size. */
+export const FRAMES_AFTER_MAX = 8, FRAMES_AFTER_BYTES_MAX: number = 1 * MIB;
 /** A longer frame gets at most this many times the bytes that have arrived of it. */
 export const ASSEMBLY_GROWTH = 4;
 /** Bytes of one arena that replies are packed into: 64 replies with 4 KiB of data leave in one write. */

@@ -64,22 +64,12 @@ export interface BlockingSession extends ByteSession {
    */
   releaseInput(): boolean;
   /**
-   * Where the driver should put what comes next, if that is no memory of its own: a long message that has
-   * arrived in part is not copied. `receivedInto` then tells how much has come.
+   * Where the driver should put what comes next, piece by piece, if that is no memory of its own: long
+   * messages are not copied. It then calls `receivedInto`. Empty if there are no such places.
    */
-  inputRoom(): Uint8Array<ArrayBuffer> | null;
-  /**
-   * Where what comes behind that goes, for a driver that can receive into two places at once: the next long
-   * message. Null if there is no such place.
-   */
-  inputRoomAfter(): Uint8Array<ArrayBuffer> | null;
-  /**
-   * `count` bytes, at least 1, were received into the room that `inputRoom` gave last, and if it was full
-   * into what `inputRoomAfter` gave. Throws as `receive` does.
-   */
+  inputRooms(): readonly Uint8Array<ArrayBuffer>[];
+  /** `count` bytes, 0 too, were received into what `inputRooms` gave. Throws as `receive` does. */
   receivedInto(count: number): void;
-  /** Most bytes that it makes sense to receive next into memory of the driver, at least 1. */
-  readonly inputBytesMax: number;
   /** Bytes of the input that wait, those of a part of a frame too. */
   readonly pendingBytes: number;
   /** Bytes of input so far. */

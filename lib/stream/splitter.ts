@@ -10,7 +10,12 @@
  */
 import type { BufferPool, PooledBuffer } from "../block/pool.ts";
 import { type FrameFormat, ProtocolError } from "./frame.ts";
-import { ASSEMBLY_EAGER_BYTES, ASSEMBLY_GROWTH, FRAME_AFTER_BYTES_MAX } from "./limits.ts";
+import {
+  ASSEMBLY_EAGER_BYTES,
+  ASSEMBLY_GROWTH,
+  FRAMES_AFTER_BYTES_MAX,
+  FRAMES_AFTER_MAX,
+} from "./limits.ts";
 
 const NOTHING = new Uint8Array(0);
 
@@ -55,8 +60,8 @@ export class FrameSplitter {
   #assembly: PooledBuffer | null = null;
   #assembled = 0;
   #wanted = 0;
-  /** What has come behind the frame that is being assembled, to be a frame of about its size. */
-  #after: PooledBuffer | null = null;
+  /** What has come behind the frame that is being assembled, to be frames of its size. */
+  #after: PooledBuffer[] = [];
   #afterFilled = 0;
   /** The buffer of the current frame, until it is taken or the next frame is asked for. */
   #current: PooledBuffer | null = null;
@@ -128,7 +133,7 @@ export class FrameSplitter {
     copy.set(this.#head.subarray(0, this.#headFilled));
     if (this.#assembly !== null) copy.set(this.#assembly.bytes.subarray(0, this.#assembled));
     const at = this.#assembled + this.#headFilled;
-    if (this.#after !== null) copy.set(this.#after.bytes.subarray(0, this.#afterFilled), at);
+    this.#copyAfter(copy.subarray(at));
     copy.set(this.#chunk.subarray(this.#position), at + this.#afterFilled);
     return copy;
   }
@@ -151,67 +156,79 @@ export class FrameSplitter {
   }
 
   /**
-   * Where the next bytes of a frame that has arrived in part go, for whoever can receive into any memory;
-   * then `filled` has to be called. Null if no such frame was begun, or it is whole: `push` takes what comes
-   * then.
+   * Where the next bytes go, piece by piece, for whoever can receive into any memory; then `filled` has to be
+   * called. First the rest of a frame that has arrived in part; behind it, or if no frame was begun, frames of
+   * `expected` bytes, if that is not 0 and they are worth it. Empty where `push` takes what comes.
    */
-  room(): Uint8Array<ArrayBuffer> | null {
+  rooms(expected = 0): readonly Uint8Array<ArrayBuffer>[] {
+    const begun = this.#headFilled !== 0 || this.#afterFilled !== 0 ||
+      this.#position < this.#chunk.length;
+    if (begun || (this.#wanted !== 0 && this.#assembled === this.#wanted)) return [];
     const assembly = this.#assembly;
-    if (assembly === null || this.#assembled === this.#wanted) return null;
-    if (this.#position < this.#chunk.length) return null;
+    if (assembly === null) return this.#roomsAfter(expected);
     const { bytes } = assembly.bytes.length > this.#assembled ? assembly : this.#grow(assembly, 0);
-    return bytes.subarray(this.#assembled, this.#wanted);
+    const rest = bytes.subarray(this.#assembled, this.#wanted);
+    return bytes.length < this.#wanted ? [rest] : [rest, ...this.#roomsAfter(expected)];
   }
 
-  /**
-   * Where bytes go that come behind those of `room`, which was just asked for: frames that are cut often have
-   * one of their size behind them. Null if that is not worth it.
-   */
-  roomAfter(): Uint8Array<ArrayBuffer> | null {
-    const whole = this.#assembly?.bytes.length === this.#wanted;
-    if (!whole || this.#wanted > FRAME_AFTER_BYTES_MAX || this.#pool.scarce) return null;
-    if (this.#after !== null && this.#after.bytes.length !== this.#wanted) this.#dropAfter();
-    this.#after ??= this.#pool.take(this.#wanted);
-    return this.#after.bytes;
+  #roomsAfter(expected: number): Uint8Array<ArrayBuffer>[] {
+    const fitting = expected === 0 ? 0 : Math.floor(FRAMES_AFTER_BYTES_MAX / expected);
+    if (fitting === 0 || this.#pool.scarce) return [];
+    if (this.#after[0]?.bytes.length !== expected) this.#dropAfter();
+    while (this.#after.length < Math.min(fitting, FRAMES_AFTER_MAX)) {
+      this.#after.push(this.#pool.take(expected));
+    }
+    return this.#after.map(({ bytes }) => bytes);
   }
 
-  /**
-   * `count` bytes were put at the beginning of the room, those for which there is none there at the beginning
-   * of what `roomAfter` gave. True if there were such.
-   */
+  /** `count` bytes, 0 too, were put into the rooms, one after the other. True if that is more than the rest of a frame. */
   filled(count: number): boolean {
     const end = Math.min(this.#wanted, this.#assembly?.bytes.length ?? 0);
     const taken = Math.min(count, end - this.#assembled);
     this.#assembled += taken;
     this.#afterFilled = count - taken;
-    if (this.#afterFilled === 0) this.#dropAfter();
-    return this.#afterFilled > 0;
+    const used = Math.ceil(this.#afterFilled / (this.#after[0]?.bytes.length ?? 1));
+    for (const unused of this.#after.splice(used)) unused.release();
+    return used > 0;
   }
 
   #dropAfter(): void {
     const after = this.#after;
-    this.#after = null;
+    this.#after = [];
     this.#afterFilled = 0;
-    after?.release();
+    for (const each of after) each.release();
   }
 
-  /** If a frame begins there that takes the rest of it, it is assembled there; else its bytes are a chunk. */
+  #copyAfter(into: Uint8Array): void {
+    let at = 0;
+    for (const { bytes } of this.#after) {
+      const count = Math.min(bytes.length, this.#afterFilled - at);
+      into.set(bytes.subarray(0, count), at);
+      at += count;
+    }
+  }
+
+  /** If the next frame fills the first piece, or takes the rest of it, it is assembled there; else all is a chunk. */
   #adoptAfter(): void {
-    const after = this.#after, filled = this.#afterFilled;
-    if (after === null) throw new Error("Cannot go on behind a frame: nothing was received there");
+    const [after] = this.#after;
+    if (after === undefined) throw new Error("Cannot go on: nothing was received behind a frame");
     const { bytes } = after, { headerLengthMin } = this.#format;
+    const filled = Math.min(this.#afterFilled, bytes.length);
     const length = filled < headerLengthMin ? 0 : this.#format.frameLength(bytes, 0, filled);
-    if (length < filled || length > bytes.length) {
-      this.#chunk = bytes.slice(0, filled);
+    const fits = length === bytes.length ||
+      (this.#afterFilled <= length && length < bytes.length);
+    if (!fits) {
+      this.#chunk = new Uint8Array(this.#afterFilled);
       this.#position = 0;
+      this.#copyAfter(this.#chunk);
       this.#dropAfter();
       return;
     }
     this.#wanted = this.#checked(length);
     this.#assembly = after;
     this.#assembled = filled;
-    this.#after = null;
-    this.#afterFilled = 0;
+    this.#after.shift();
+    this.#afterFilled -= filled;
   }
 
   /** Forgets everything and gives all memory back. */

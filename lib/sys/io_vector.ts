@@ -247,24 +247,27 @@ export class VectorPool {
   }
 }
 
-const twoPieces = new Message(2);
+/** Most pieces that are received into at once. */
+export const RECEIVE_PIECES_MAX = 16;
+
+const receiving = new Message(RECEIVE_PIECES_MAX);
 
 /**
- * Receives what is there into `first`, and what does not fit behind it into `second`: bytes, 0 at the end of
- * the stream, WOULD_BLOCK if nothing is there now.
+ * Receives what is there into pieces of memory, one after the other: bytes, 0 at the end of the stream,
+ * WOULD_BLOCK if nothing is there now.
  */
-export function receiveBoth(
-  fd: number,
-  first: Uint8Array<ArrayBuffer>,
-  second: Uint8Array<ArrayBuffer>,
-): number {
-  twoPieces.setPiece(0, addressOf(first.buffer) + first.byteOffset, first.length);
-  twoPieces.setPiece(1, addressOf(second.buffer) + second.byteOffset, second.length);
+export function receivePieces(fd: number, pieces: readonly Uint8Array<ArrayBuffer>[]): number {
+  const number = Math.min(pieces.length, RECEIVE_PIECES_MAX);
+  for (let index = 0; index < number; index++) {
+    const piece = pieces[index];
+    if (piece === undefined) break;
+    receiving.setPiece(index, addressOf(piece.buffer) + piece.byteOffset, piece.length);
+  }
   for (;;) {
-    const count = mapCalls().recvmsg(fd, twoPieces.header(0, 2), MSG_DONTWAIT);
+    const count = mapCalls().recvmsg(fd, receiving.header(0, number), MSG_DONTWAIT);
     if (count >= 0) return count;
-    const number = lastErrno();
-    if (number === EAGAIN) return WOULD_BLOCK;
-    if (number !== EINTR) fail("receive from", `socket ${fd}`);
+    const errno = lastErrno();
+    if (errno === EAGAIN) return WOULD_BLOCK;
+    if (errno !== EINTR) fail("receive from", `socket ${fd}`);
   }
 }

@@ -1,131 +1,22 @@
-/** Long payloads under the blocking driver: reads that are sent from where they lie, writes that are received in place. @module */
+/** Long payloads under the blocking driver: they are received to where they belong. @module */
 import assert from "node:assert/strict";
-import { join } from "node:path";
-import { file } from "../../backends/file.ts";
-import { Device } from "../../lib/block/device.ts";
-import { BufferPool } from "../../lib/block/pool.ts";
-import type { Backend } from "../../lib/block/types.ts";
-import { BULK_FRAME_BYTES_MIN, LOCATE_BYTES_MIN } from "../../lib/nbd/limits.ts";
-import { systemFiles } from "../../lib/sys/file.ts";
-import { VectorPool } from "../../lib/sys/io_vector.ts";
+import { BULK_FRAME_BYTES_MIN } from "../../lib/nbd/limits.ts";
 import { assertSame, compact, deviceOver, joined, ram, sessionFor } from "../nbd/fixtures.ts";
-import { readReplies } from "../nbd/reply_reader.ts";
 import { READ, WRITE } from "../nbd/transmission_messages.ts";
-import { ManualClock, MemoryLog, SeededRandom, testContext } from "../support/context.ts";
-import { withTempDir } from "../support/tools.ts";
-import { type Bed, withLoop } from "./loop_bed.ts";
+import { SeededRandom } from "../support/context.ts";
+import { withLoop } from "./loop_bed.ts";
 
-const KIB = 1024, MIB = 1024 * KIB;
+const KIB = 1024;
 
-interface FileBed extends Bed {
-  readonly path: string;
-  readonly content: Uint8Array<ArrayBuffer>;
-  /** Reads that the storage has copied. */
-  readonly copied: () => number;
-}
-
-/** A loop over a file of 3 MiB, with vectors or without; all descriptors are closed at the end. */
-function withFile(vectors: VectorPool | null, fn: (bed: FileBed) => void): Promise<void> {
-  return withTempDir(async (folder) => {
-    const path = join(folder, "disk.img");
-    const random = new SeededRandom(11);
-    const content = new Uint8Array(3 * MIB);
-    const words = new Uint32Array(content.buffer);
-    for (let at = 0; at < words.length; at++) words[at] = random.uint32();
-    Deno.writeFileSync(path, content);
-    const options = { path, direct: false, discard: true, lock: true };
-    const { backend } = await file.open(
-      options,
-      testContext({ files: systemFiles, mayBlock: true }),
-    );
-    let count = 0;
-    const counting: Backend = {
-      ...backend,
-      read: (into, offset) => {
-        count += 1;
-        return backend.read(into, offset);
-      },
-    };
-    const device = new Device(counting, {
-      name: "disk",
-      clock: new ManualClock(),
-      log: new MemoryLog(),
-      pool: new BufferPool({ poison: true }),
-    });
-    await withLoop(
-      (bed) => fn({ ...bed, path, content, copied: () => count }),
-      vectors === null ? { device } : { device, vectors },
-    );
-  });
-}
-
-interface Read {
-  readonly offset: number;
-  readonly length: number;
-}
-
-/** Lets a client read, taking little at a time, and checks every byte. */
-function readAll({ loop, connect, content }: FileBed, reads: readonly Read[]): void {
-  const { client } = connect();
-  const wanted = reads.reduce((sum, { length }) => sum + 16 + length, 0);
-  client.send(
-    joined(reads.map(({ offset, length }, cookie) => compact(READ, cookie, offset, length))),
-  );
-  let got = 0;
-  for (let turns = 0; got < wanted; turns++) {
-    assert.ok(turns < 100_000, `only ${got} of ${wanted} bytes came`);
-    loop.turn();
-    got += client.take(100_000);
+/** Puts what fits, up to `most` bytes, into rooms one after the other; how much that was. */
+function putInto(rooms: readonly Uint8Array[], input: Uint8Array, most: number): number {
+  let at = 0;
+  for (const room of rooms) {
+    const part = input.subarray(at, Math.min(most, at + room.length));
+    room.set(part);
+    at += part.length;
   }
-  const answers = readReplies(client.bytes, "simple", (cookie) => ({
-    read: true,
-    offset: 0n,
-    length: BigInt(reads[Number(cookie)]?.length ?? 0),
-  }));
-  assert.equal(answers.size, reads.length);
-  for (const [cookie, { error, data }] of answers) {
-    const { offset, length } = reads[Number(cookie)] ?? { offset: 0, length: 0 };
-    assert.equal(error, 0);
-    assertSame(data ?? new Uint8Array(0), content.subarray(offset, offset + length));
-  }
-}
-
-const WAYS = [["sends long reads of a file from its pages", true], [
-  "copies long reads where it has no vectors",
-  false,
-]] as const;
-
-for (const [what, located] of WAYS) {
-  Deno.test(`SessionLoop ${what}, wherever they begin and end`, () =>
-    withFile(located ? new VectorPool() : null, (bed) => {
-      const random = new SeededRandom(3);
-      const reads = Array.from({ length: 120 }, (_, index) => {
-        const most = index % 3 === 0 ? 64 * KIB : index % 3 === 1 ? 1.5 * MIB : 9 * KIB;
-        const length = LOCATE_BYTES_MIN + random.uint32() % most;
-        return { offset: random.uint32() % (bed.content.length - length), length };
-      });
-      const whole = bed.content.length;
-      reads.push({ offset: 0, length: MIB }, { offset: 1, length: MIB }, {
-        offset: 0,
-        length: whole,
-      });
-      readAll(bed, reads);
-      assert.equal(bed.copied(), located ? 0 : reads.length);
-      assert.equal(bed.device.statistics.read.snapshot().count, reads.length);
-    }));
-
-  Deno.test(`SessionLoop ${what}, with zeroes for what the file has lost`, () =>
-    withFile(located ? new VectorPool() : null, (bed) => {
-      // The blocks are looked at while all is there.
-      readAll(bed, [{ offset: 0, length: bed.content.length }]);
-      Deno.truncateSync(bed.path, 2 * MIB + 100);
-      bed.content.fill(0, 2 * MIB + 100);
-      readAll(bed, [{ offset: 2 * MIB - 1000, length: 300 * KIB }, {
-        offset: 2.5 * MIB,
-        length: 400 * KIB,
-      }]);
-      assert.equal(bed.copied(), located ? 0 : 3);
-    }));
+  return at;
 }
 
 Deno.test("NbdServerSession has long payloads received where they belong", async () => {
@@ -134,39 +25,56 @@ Deno.test("NbdServerSession has long payloads received where they belong", async
   const session = sessionFor(device, "simple");
   const random = new SeededRandom(5);
   const expected = disk.content.slice();
-  assert.equal(session.inputRoom(), null);
+  assert.deepEqual(session.inputRooms(), []);
   for (let round = 0; round < 40; round++) {
     const length = BULK_FRAME_BYTES_MIN + random.uint32() % (200 * KIB);
     const offset = random.uint32() % (disk.content.length - length);
     const payload = new Uint8Array(length).fill(round + 1);
     expected.set(payload, offset);
     const request = compact(WRITE, round, offset, length, { payload });
-    let at = Math.min(session.inputBytesMax, 1 + random.uint32() % 5_000);
-    if (round > 0) assert.ok(at <= 28, "it asked for more than the next header");
+    let at = 1 + random.uint32() % 5_000;
     session.receive(request.slice(0, at));
     session.releaseInput();
     while (at < request.length) {
-      const room = session.inputRoom();
-      if (room === null) {
+      const rooms = session.inputRooms();
+      if (rooms.length === 0) {
         assert.ok(at < 28, `there is no room behind ${at} bytes`);
         session.receive(request.slice(at, at += 1));
         session.releaseInput();
         continue;
       }
-      assert.ok(room.length >= 1 && room.length <= request.length - at, "the room is too long");
-      const count = Math.min(room.length, 1 + random.uint32() % (64 * KIB));
-      room.set(request.subarray(at, at += count));
+      assert.equal(rooms.length, 1, "the request before was another one");
+      assert.ok((rooms[0]?.length ?? 0) <= request.length - at, "the room is too long");
+      const count = putInto(rooms, request.subarray(at), 1 + random.uint32() % (64 * KIB));
       session.receivedInto(count);
+      at += count;
     }
-    assert.equal(session.inputRoom(), null);
+    assert.deepEqual(session.inputRooms(), []);
     const output = session.takeOutput();
     assert.equal(output?.bytes.length, 16);
     output?.release();
   }
   assertSame(disk.content, expected);
   assert.equal(session.receivedBytes, 40 * 28 + sumOf(disk.calls));
-  session.receive(compact(READ, 1, 0, 1));
-  assert.equal(session.inputBytesMax, Infinity, "a short request ends it");
+  session.end(undefined);
+});
+
+Deno.test("NbdServerSession expects more of the long requests that came, and no other ones", async () => {
+  const disk = ram();
+  await using device = deviceOver(disk.backend);
+  const session = sessionFor(device, "simple");
+  const long = compact(WRITE, 1, 0, 64 * KIB, { payload: new Uint8Array(64 * KIB).fill(3) });
+  session.receive(long.slice());
+  assert.deepEqual(session.inputRooms(), [], "one is no stream");
+  session.receive(long.slice());
+  const rooms = session.inputRooms();
+  assert.ok(rooms.length > 1 && rooms.every(({ length }) => length === long.length));
+  session.receivedInto(0);
+  assert.equal(device.pool.takenCount, 1, "rooms are kept that nothing came into");
+  // The stream ends with a short request.
+  session.receivedInto(putInto(session.inputRooms(), compact(READ, 2, 0, 512), Infinity));
+  assert.equal(session.requestCount, 3);
+  assert.deepEqual(session.inputRooms(), []);
   session.end(undefined);
 });
 
@@ -184,6 +92,7 @@ function manyRequests(random: SeededRandom, expected: Uint8Array<ArrayBuffer>): 
 }
 
 Deno.test("NbdServerSession has what comes behind a long payload received where it belongs too", async () => {
+  let behind = 0;
   for (let seed = 1; seed <= 20; seed++) {
     const random = new SeededRandom(seed);
     const disk = ram();
@@ -191,32 +100,27 @@ Deno.test("NbdServerSession has what comes behind a long payload received where 
     const session = sessionFor(device, "simple");
     const expected = disk.content.slice();
     const input = joined(manyRequests(random, expected));
-    let behind = 0;
     for (let at = 0; at < input.length;) {
-      const most = 1 + random.uint32() % (220 * KIB);
-      const room = session.inputRoom();
-      if (room === null) {
-        session.receive(input.slice(at, at += Math.min(most, session.inputBytesMax)));
+      const most = 1 + random.uint32() % (500 * KIB);
+      const rooms = session.inputRooms();
+      if (rooms.length === 0) {
+        session.receive(input.slice(at, at += Math.min(most, input.length - at)));
         session.releaseInput();
       } else {
-        const after = session.inputRoomAfter();
-        const space = room.length + (after?.length ?? 0);
-        const count = Math.min(most, space, input.length - at);
-        room.set(input.subarray(at, at + Math.min(count, room.length)));
-        after?.set(input.subarray(at + room.length, Math.max(at + room.length, at + count)));
-        behind += count > room.length ? 1 : 0;
+        const count = putInto(rooms, input.subarray(at), most);
+        behind += count > (rooms[0]?.length ?? 0) ? 1 : 0;
         session.receivedInto(count);
         at += count;
       }
       session.takeOutput()?.release();
     }
-    assert.ok(behind > 10, `only ${behind} times something came behind a payload`);
     assert.equal(session.receivedBytes, input.length);
     assert.equal(session.requestCount, 60);
     assertSame(disk.content, expected);
     session.end(undefined);
     assert.equal(device.pool.takenCount, 0);
   }
+  assert.ok(behind > 200, `only ${behind} times something came behind a payload`);
 });
 
 Deno.test("SessionLoop stores what a client sends without waiting for replies", async () => {

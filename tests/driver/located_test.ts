@@ -1,4 +1,4 @@
-/** Short reads of a file under the blocking driver: they are sent from its pages, without memory in between. @module */
+/** Reads of a file under the blocking driver: they are sent from its pages, without memory in between. @module */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { file } from "../../backends/file.ts";
@@ -27,10 +27,13 @@ interface FileBed extends Bed {
   readonly copied: () => number;
 }
 
-/** A loop over a file of 2 MiB; "broken": what is not in its mapping cannot be read. */
+/**
+ * A loop over a file of 2 MiB; "broken": what is not in its mapping cannot be read; "copied": by a driver that
+ * sends nothing but memory of its own.
+ */
 function withFile(
   fn: (bed: FileBed) => void | Promise<void>,
-  disk: "good" | "broken" = "good",
+  disk: "good" | "broken" | "copied" = "good",
 ): Promise<void> {
   return withTempDir(async (folder) => {
     const path = join(folder, "disk.img");
@@ -68,7 +71,7 @@ function withFile(
     });
     await withLoop(
       (bed) => fn({ ...bed, path, content, clock, copied: () => copies }),
-      { device, vectors: new VectorPool() },
+      disk === "copied" ? { device } : { device, vectors: new VectorPool() },
     );
     assert.equal(device.pool.takenCount, 0);
   });
@@ -127,6 +130,32 @@ Deno.test("SessionLoop sends reads from the pages of a file, also if a client ta
     assert.equal(bed.copied(), 0);
     assert.equal(bed.device.statistics.read.snapshot().count, 750);
   }));
+
+for (const disk of ["good", "copied"] as const) {
+  Deno.test(`SessionLoop sends long reads of a file wherever they begin and end (${disk})`, () =>
+    withFile((bed) => {
+      const random = new SeededRandom(3), { length: size } = bed.content;
+      const reads = Array.from({ length: 120 }, (_, index) => {
+        const most = index % 3 === 0 ? 64 * KIB : index % 3 === 1 ? MIB : 9 * KIB;
+        const length = LOCATE_BYTES_MIN + random.uint32() % most;
+        return { offset: random.uint32() % (size - length), length };
+      });
+      reads.push({ offset: 0, length: MIB }, { offset: 1, length: MIB }, {
+        offset: 0,
+        length: size,
+      });
+      readAll(bed, reads, 100_000);
+      assert.equal(bed.copied(), disk === "good" ? 0 : reads.length);
+      assert.equal(bed.device.statistics.read.snapshot().count, reads.length);
+      // The file is cut short.
+      Deno.truncateSync(bed.path, MIB + 100);
+      bed.content.fill(0, MIB + 100);
+      readAll(bed, [{ offset: MIB - 1000, length: 300 * KIB }, {
+        offset: 1.5 * MIB,
+        length: 400 * KIB,
+      }]);
+    }, disk));
+}
 
 Deno.test("SessionLoop copies reads that are short, and those that somebody looks at", () =>
   withFile((bed) => {

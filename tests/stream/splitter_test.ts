@@ -3,7 +3,12 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { BufferPool, type PooledBuffer } from "../../lib/block/pool.ts";
 import { type FrameFormat, ProtocolError } from "../../lib/stream/frame.ts";
-import { ASSEMBLY_EAGER_BYTES, ASSEMBLY_GROWTH } from "../../lib/stream/limits.ts";
+import {
+  ASSEMBLY_EAGER_BYTES,
+  ASSEMBLY_GROWTH,
+  FRAMES_AFTER_BYTES_MAX,
+  FRAMES_AFTER_MAX,
+} from "../../lib/stream/limits.ts";
 import { FrameSplitter } from "../../lib/stream/splitter.ts";
 import { SeededRandom } from "../support/context.ts";
 import { concat, frameOf, LENGTH_FORMAT } from "./echo_session.ts";
@@ -98,6 +103,17 @@ for (
   });
 }
 
+/** Fills rooms one after the other; how many bytes found a place. */
+function putInto(rooms: readonly Uint8Array[], bytes: Uint8Array): number {
+  let at = 0;
+  for (const room of rooms) {
+    const part = bytes.subarray(at, at + room.length);
+    room.set(part);
+    at += part.length;
+  }
+  return at;
+}
+
 /** Gives bytes in every way there is, as a driver does, and takes the frames now and then. */
 function receiveFrames(
   splitter: FrameSplitter,
@@ -105,28 +121,25 @@ function receiveFrames(
   random: SeededRandom,
 ): { frames: number[][]; adopted: number } {
   const frames: number[][] = [];
-  let adopted = 0, used = 0;
+  let adopted = 0, used = 0, expected = 0;
   for (let at = 0; at < bytes.length;) {
-    const room = splitter.room();
-    const most = Math.min(bytes.length - at, 1 + random.uint32() % 400);
-    if (room === null) {
+    const rooms = splitter.rooms(random.uint32() % 4 > 0 ? expected : 0);
+    const most = Math.min(bytes.length - at, 1 + random.uint32() % 1_000);
+    if (rooms.length === 0) {
       splitter.push(bytes.slice(at, at += Math.min(most, 30)));
     } else {
-      const after = random.uint32() % 4 > 0 ? splitter.roomAfter() : null;
-      const count = Math.min(most, room.length + (after?.length ?? 0));
-      const [first, second] = [Math.min(count, room.length), Math.max(0, count - room.length)];
-      room.set(bytes.subarray(at, at + first));
-      after?.set(bytes.subarray(at + first, at + count));
-      assert.equal(splitter.filled(count), second > 0);
-      if (second > 0) assert.equal(splitter.room(), null, "a frame that is whole has no room");
-      adopted += second > 0 ? 1 : 0;
+      const count = putInto(rooms, bytes.subarray(at, at + most));
+      const behind = splitter.filled(count);
+      if (behind) assert.deepEqual(splitter.rooms(expected), [], "it has no room now");
+      adopted += behind ? 1 : 0;
       at += count;
     }
     assert.equal(splitter.pending, at - used);
     assert.deepEqual(splitter.remainder(), bytes.slice(used, at));
     while (splitter.next()) {
       frames.push([...splitter.bytes.subarray(splitter.start, splitter.end)]);
-      used += splitter.end - splitter.start;
+      expected = splitter.end - splitter.start;
+      used += expected;
     }
     assert.equal(splitter.pending, at - used);
     assert.deepEqual(splitter.remainder(), bytes.slice(used, at));
@@ -155,37 +168,74 @@ Deno.test("FrameSplitter gives the same frames from chunks, rooms and what comes
   assert.ok(adopted > 1000, `only ${adopted} times something came behind a frame`);
 });
 
-Deno.test("FrameSplitter goes on in the memory behind a frame, and gives it back where it cannot", () => {
+Deno.test("FrameSplitter goes on in the rooms behind a frame, and gives back what was not used", () => {
   const pool = new BufferPool({ poison: true });
   const splitter = new FrameSplitter(LENGTH_FORMAT, pool);
   const frame = frameOf(new Uint8Array(100).fill(7));
-  assert.equal(splitter.roomAfter(), null, "there is no frame to be behind of");
+  assert.deepEqual(splitter.rooms(), [], "there is nothing to go on with");
   splitter.push(frame.slice(0, 50));
   assert.equal(splitter.next(), false);
-  const room = splitter.room() ?? assert.fail();
-  const after = splitter.roomAfter() ?? assert.fail();
-  assert.equal(after.length, frame.length);
-  assert.equal(splitter.roomAfter(), after);
-  assert.equal(pool.takenCount, 2);
-  room.set(frame.subarray(50));
-  after.set(frame.subarray(0, 60));
-  splitter.filled(room.length + 60);
-  assert.ok(splitter.next());
+  assert.equal(splitter.rooms().length, 1);
+  const rooms = splitter.rooms(frame.length);
+  assert.equal(rooms.length, 1 + FRAMES_AFTER_MAX);
+  assert.equal(pool.takenCount, 1 + FRAMES_AFTER_MAX);
+  const input = concat([frame.slice(50), frame, frame.slice(0, 60)]);
+  assert.equal(putInto(rooms, input), input.length);
+  assert.ok(splitter.filled(input.length));
+  assert.equal(pool.takenCount, 3);
+  for (const room of rooms.slice(0, 2)) {
+    assert.ok(splitter.next());
+    assert.equal(splitter.bytes.buffer, room.buffer, "it was copied");
+    assert.deepEqual(splitter.bytes.slice(splitter.start, splitter.end), frame);
+  }
   assert.equal(splitter.next(), false);
   assert.equal(pool.takenCount, 1);
-  const rest = splitter.room() ?? assert.fail();
-  assert.equal(rest.buffer, after.buffer, "it was copied");
-  assert.equal(rest.length, frame.length - 60);
-  assert.ok(splitter.roomAfter() !== null);
-  rest.set(frame.subarray(60, 70));
-  splitter.filled(10);
+  const [rest] = splitter.rooms(frame.length);
+  assert.equal(rest?.buffer, rooms[2]?.buffer, "it was copied");
+  assert.equal(rest?.length, frame.length - 60);
+  rest?.set(frame.subarray(60));
+  assert.equal(splitter.filled(frame.length - 60), false);
   assert.equal(pool.takenCount, 1, "nothing came behind it");
-  splitter.room()?.set(frame.subarray(70));
-  splitter.filled(frame.length - 70);
   assert.ok(splitter.next());
   assert.deepEqual(splitter.bytes.slice(splitter.start, splitter.end), frame);
   assert.equal(splitter.next(), false);
   assert.equal(pool.takenCount, 0);
+});
+
+Deno.test("FrameSplitter has rooms for frames that were not begun", () => {
+  const pool = new BufferPool({ poison: true });
+  const splitter = new FrameSplitter(LENGTH_FORMAT, pool);
+  const frame = frameOf(new Uint8Array(100).fill(9));
+  const rooms = splitter.rooms(frame.length);
+  assert.equal(rooms.length, FRAMES_AFTER_MAX);
+  assert.equal(splitter.filled(0), false);
+  assert.equal(pool.takenCount, 0, "nothing came");
+  // What is no such frame is found all the same.
+  const short = frameOf(new Uint8Array(3));
+  const input = concat([short, frame, short]);
+  assert.equal(putInto(splitter.rooms(frame.length), input), input.length);
+  assert.ok(splitter.filled(input.length));
+  for (const expected of [short, frame, short]) {
+    assert.ok(splitter.next());
+    assert.deepEqual(splitter.bytes.slice(splitter.start, splitter.end), expected);
+  }
+  assert.equal(splitter.next(), false);
+  assert.equal(pool.takenCount, 0);
+});
+
+Deno.test("FrameSplitter has rooms up to the limit, and none where memory is scarce", () => {
+  const pool = new BufferPool({ plentyBytesMax: 2 * FRAMES_AFTER_BYTES_MAX });
+  const splitter = new FrameSplitter(LENGTH_FORMAT, pool);
+  for (const length of [100, FRAMES_AFTER_BYTES_MAX / 4, FRAMES_AFTER_BYTES_MAX]) {
+    const bytes = splitter.rooms(length).reduce((sum, { length }) => sum + length, 0);
+    assert.equal(bytes, Math.min(FRAMES_AFTER_BYTES_MAX, FRAMES_AFTER_MAX * length));
+    splitter.filled(0);
+    const more = pool.take(3 * FRAMES_AFTER_BYTES_MAX);
+    assert.deepEqual(splitter.rooms(length), []);
+    more.release();
+    assert.equal(pool.takenCount, 0);
+  }
+  assert.deepEqual(splitter.rooms(FRAMES_AFTER_BYTES_MAX + 1), []);
 });
 
 Deno.test("FrameSplitter setFormat() keeps what has come behind a frame", () => {
@@ -194,9 +244,8 @@ Deno.test("FrameSplitter setFormat() keeps what has come behind a frame", () => 
   const frame = frameOf(new Uint8Array(20));
   splitter.push(frame.slice(0, 10));
   assert.equal(splitter.next(), false);
-  splitter.room()?.set(frame.subarray(10));
-  splitter.roomAfter()?.set([65, 66, 10]);
-  splitter.filled(frame.length - 10 + 3);
+  const input = Uint8Array.of(...frame.subarray(10), 65, 66, 10);
+  splitter.filled(putInto(splitter.rooms(frame.length), input));
   assert.ok(splitter.next());
   splitter.setFormat(LINE_FORMAT);
   assert.ok(splitter.next());
