@@ -14,8 +14,8 @@
  *
  * @module
  */
+import { addressOf } from "./address.ts";
 import { lastErrno } from "./errno.ts";
-import { addressOf } from "./io_vector.ts";
 import { mapCalls } from "./map_calls.ts";
 import { EFAULT, isOfKind, mapShared, PAGE_BYTES } from "./memory_map.ts";
 import { MAPPED_BLOCKS_MAX, MAPPED_WRITE_BYTES_MAX, MAPPED_WRITES_MIN } from "./limits.ts";
