@@ -66,12 +66,12 @@ export interface Request {
   readonly data: Uint8Array;
   /** Where access is checked. */
   readonly gate: Gate;
-  /** Read: the data are taken later from where `Device.locate` found them; `data` is NO_DATA then. */
-  readonly located?: true;
+  /** Read: the data are taken later from where `Device.locate` found them; `data` is NO_DATA then. False if absent. */
+  readonly located?: boolean;
   /** Extents: those of the dirty bitmap of this name are asked for, instead of the storage's. */
   readonly bitmap?: string;
   /** The result of an extents request without `bitmap`. */
-  extents?: Extent[];
+  extents?: Extent[] | undefined;
   /** The result of an extents request with `bitmap`. */
   runs?: BitmapRun[];
 }

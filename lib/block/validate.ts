@@ -76,7 +76,7 @@ export function validateRequest(request: Request, geometry: Geometry): void {
     if (length > REQUEST_BYTES_MAX) {
       refuse("EINVAL", request, `at most ${REQUEST_BYTES_MAX} bytes go in one request`);
     }
-    if (data.length !== length && request.located === undefined) {
+    if (data.length !== length && request.located !== true) {
       refuse("EINVAL", request, `the buffer has ${data.length} bytes`);
     }
   }

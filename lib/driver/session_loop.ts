@@ -415,11 +415,12 @@ export class SessionLoop {
   /** Data that are sent from where they lie are read by sending: it tells how long that took. */
   #send(connection: Connection, output: BlockingOutput): boolean {
     const { fd, sent } = connection;
-    if (output.sentIn === undefined) return sendOutput(fd, connection, output);
+    const { sentIn = null } = output;
+    if (sentIn === null) return sendOutput(fd, connection, output);
     const { now_ms } = this.#options;
     const begun_ms = now_ms();
     const whole = sendOutput(fd, connection, output);
-    if (connection.sent > sent) output.sentIn((now_ms() - begun_ms) * 1000, connection.sent - sent);
+    if (connection.sent > sent) sentIn((now_ms() - begun_ms) * 1000, connection.sent - sent);
     return whole;
   }
 

@@ -212,14 +212,17 @@ export class ServerCommands {
     return refusal(writes ? "ENOSPC" : "EINVAL", origin, reason);
   }
 
+  /** All requests have the same properties, in the same order: what is compiled for some serves all. */
   #request(
     operation: Operation,
     offset: number,
     length: number,
     flags: number,
     data: Uint8Array,
+    located = false,
   ): Request {
-    return { operation, offset, length, flags, data, gate: this.#gate };
+    const gate = this.#gate;
+    return { operation, offset, length, flags, data, gate, located, extents: undefined };
   }
 
   /** A command whose reply has no data; its payload, if it has one, is in the frame of `payload`. */
@@ -312,9 +315,8 @@ export class ServerCommands {
   #readLocated(origin: Origin, address: number): void {
     const { offset, length } = origin;
     const device = this.#device, queue = this.#queue;
-    const request = this.#request("read", offset, length, 0, NO_DATA);
     try {
-      device.submit({ ...request, located: true });
+      device.submit(this.#request("read", offset, length, 0, NO_DATA, true));
     } catch (error) {
       this.#fail(origin, error);
       return;

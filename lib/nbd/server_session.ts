@@ -24,7 +24,7 @@ import type { Gate, ReplyVectors } from "../block/request.ts";
 import { ProtocolError } from "../stream/frame.ts";
 import { ReplyQueue } from "../stream/reply_queue.ts";
 import type { BlockingOutput, BlockingSession } from "../stream/session.ts";
-import { FrameSplitter } from "../stream/splitter.ts";
+import { FrameSplitter, NO_ROOMS } from "../stream/splitter.ts";
 import { COMMAND } from "./constants.ts";
 import type { HandshakeState } from "./export_info.ts";
 import {
@@ -55,7 +55,6 @@ export interface NbdServerSessionOptions {
 }
 
 const NO_VIEW = new DataView(new ArrayBuffer(0));
-const NO_ROOMS: readonly Uint8Array<ArrayBuffer>[] = [];
 
 /** One connection in its transmission phase. */
 export class NbdServerSession implements BlockingSession {
@@ -91,7 +90,11 @@ export class NbdServerSession implements BlockingSession {
   #leaving = false;
   #ended = false;
   #failure: ProtocolError | null = null;
-  #receivedBytes = 0;
+  /**
+   * V8 keeps it as a double, since it begins as one. As a small integer it would not fit any more after 2 GiB,
+   * and then all that is compiled for sessions would be thrown away, in the midst of work.
+   */
+  #receivedBytes = 0.5;
   #requestCount = 0;
   /** Bytes of the last request, its payload included, and of those that come if it is like the one before. */
   #lastBytes = 0;
@@ -100,6 +103,7 @@ export class NbdServerSession implements BlockingSession {
   /** Serves `device` through `gate` as the handshake has settled. */
   constructor(options: NbdServerSessionOptions) {
     const { device, gate, state, unread, vectors = null } = options;
+    this.#receivedBytes = 0;
     this.#extended = state.extended;
     this.#batchBytes = options.batchBytes ?? OUTPUT_BATCH_BYTES;
     const format = state.extended ? EXTENDED_REQUESTS : COMPACT_REQUESTS;
@@ -107,7 +111,9 @@ export class NbdServerSession implements BlockingSession {
     this.#announcer = new RequestAnnouncer(device, format, state.extended);
     this.#pool = device.pool;
     this.#splitter = new FrameSplitter(format, device.pool);
-    this.#queue = new ReplyQueue(device.pool, { vectors });
+    // Data that are sent from storage that is memory are read only then: the Device shall know if that is slow.
+    const sentIn = (us: number, bytes: number): void => device.noteSent(us, bytes);
+    this.#queue = new ReplyQueue(device.pool, { vectors, sentIn });
     this.#commands = new ServerCommands(
       { device, gate, state, locates: vectors !== null },
       this.#queue,
@@ -216,19 +222,12 @@ export class NbdServerSession implements BlockingSession {
       if (!this.#stalled) this.onWake?.();
     }
     output ??= this.#queue.takeOutput();
-    output = this.#observed(output);
     if (output === null || !this.#stalled) return output;
     const release = (): void => {
       output.release();
       if (this.#stalled && !this.#full()) this.onWake?.();
     };
     return { ...output, release };
-  }
-
-  /** Data that are sent from storage that is memory are read only then: the Device shall know if that is slow. */
-  #observed(output: BlockingOutput | null): BlockingOutput | null {
-    if (output === null || output.vector === null) return output;
-    return { ...output, sentIn: (us, bytes) => this.#device.noteSent(us, bytes) };
   }
 
   /**

@@ -9,7 +9,7 @@
 import type { BufferPool, PooledBuffer } from "../block/pool.ts";
 import type { ReplyVector, ReplyVectors, StorageMap } from "../block/request.ts";
 import { ARENA_BYTES, ARENA_REPLY_BYTES_MAX } from "./limits.ts";
-import type { BlockingOutput } from "./session.ts";
+import type { BlockingOutput, SentIn } from "./session.ts";
 
 /** Room for one reply in the output. */
 export interface Reply {
@@ -100,6 +100,8 @@ class Region implements Reply {
 export interface ReplyQueueOptions {
   /** Where vectors come from, for `commitLocated`. */
   readonly vectors?: ReplyVectors | null;
+  /** Hears how long sending took of what `commitLocated` was given, and whatever went with it. */
+  readonly sentIn?: SentIn;
   /** Bytes of an arena; ARENA_BYTES if not told. Replies of more than a quarter of it get their own buffer. */
   readonly arenaBytes?: number;
 }
@@ -129,6 +131,7 @@ export class ReplyQueue {
 
   readonly #pool: BufferPool;
   readonly #vectors: ReplyVectors | null;
+  readonly #sentIn: SentIn | null;
   readonly #arenaBytes: number;
   readonly #packedMax: number;
   /** The arena that is being filled. */
@@ -148,6 +151,7 @@ export class ReplyQueue {
   constructor(pool: BufferPool, options: ReplyQueueOptions = {}) {
     this.#pool = pool;
     this.#vectors = options.vectors ?? null;
+    this.#sentIn = options.sentIn ?? null;
     this.#arenaBytes = options.arenaBytes ?? ARENA_BYTES;
     this.#packedMax = Math.min(ARENA_REPLY_BYTES_MAX, this.#arenaBytes / 4);
   }
@@ -285,8 +289,9 @@ export class ReplyQueue {
     const { arena, start, end } = run;
     let released = false;
     return {
-      vector: null,
       bytes: arena.buffer.bytes.subarray(start, end),
+      vector: null,
+      sentIn: null,
       release: (): void => {
         if (released) throw new Error("Cannot release an output: it was released before");
         released = true;
@@ -296,11 +301,13 @@ export class ReplyQueue {
     };
   }
 
+  /** It has the properties of other outputs, in the same order: what is compiled for some serves all. */
   #gatheredOutput(gathered: Gathered): BlockingOutput {
     let released = false;
     return {
       bytes: NOTHING,
       vector: gathered.vector,
+      sentIn: this.#sentIn,
       release: (): void => {
         if (released) throw new Error("Cannot release an output: it was released before");
         released = true;

@@ -14,12 +14,15 @@ export interface OutputBuffer<B extends ArrayBufferLike = ArrayBufferLike> {
   release(): void;
 }
 
+/** Hears that `bytes` bytes were handed to the kernel in `us` µs. */
+export type SentIn = (us: number, bytes: number) => void;
+
 /** An output of a session that the blocking driver runs. */
 export interface BlockingOutput extends OutputBuffer<ArrayBuffer> {
   /** What is sent in place of `bytes`, which are empty then; null for most outputs. */
   readonly vector: ReplyVector | null;
-  /** Wants to know how long it took to hand so many bytes of it to the kernel, in µs. */
-  sentIn?(us: number, bytes: number): void;
+  /** Wants to know how long it took to hand so many bytes of it to the kernel, in µs; nobody does if null or absent. */
+  readonly sentIn?: SentIn | null;
 }
 
 /** A protocol over bytes. It opens nothing and reads no clock; every driver can run it. */

@@ -20,6 +20,12 @@ import {
 const NOTHING = new Uint8Array(0);
 
 /**
+ * What `rooms` gives where there are none. V8 knows an array that has had no element as another kind of
+ * object than those that have: this one is of their kind, so that what is compiled for some serves all.
+ */
+export const NO_ROOMS: readonly Uint8Array<ArrayBuffer>[] = [NOTHING].slice(1);
+
+/**
  * Finds the frames in chunks of bytes.
  *
  * @example Cutting frames whose first byte is their length
@@ -163,22 +169,26 @@ export class FrameSplitter {
   rooms(expected = 0): readonly Uint8Array<ArrayBuffer>[] {
     const begun = this.#headFilled !== 0 || this.#afterFilled !== 0 ||
       this.#position < this.#chunk.length;
-    if (begun || (this.#wanted !== 0 && this.#assembled === this.#wanted)) return [];
+    if (begun || (this.#wanted !== 0 && this.#assembled === this.#wanted)) return NO_ROOMS;
     const assembly = this.#assembly;
-    if (assembly === null) return this.#roomsAfter(expected);
+    if (assembly === null) return this.#addRoomsAfter([], expected);
     const { bytes } = assembly.bytes.length > this.#assembled ? assembly : this.#grow(assembly, 0);
     const rest = bytes.subarray(this.#assembled, this.#wanted);
-    return bytes.length < this.#wanted ? [rest] : [rest, ...this.#roomsAfter(expected)];
+    return bytes.length < this.#wanted ? [rest] : this.#addRoomsAfter([rest], expected);
   }
 
-  #roomsAfter(expected: number): Uint8Array<ArrayBuffer>[] {
+  #addRoomsAfter(
+    rooms: Uint8Array<ArrayBuffer>[],
+    expected: number,
+  ): readonly Uint8Array<ArrayBuffer>[] {
     const fitting = expected === 0 ? 0 : Math.floor(FRAMES_AFTER_BYTES_MAX / expected);
-    if (fitting === 0 || this.#pool.scarce) return [];
+    if (fitting === 0 || this.#pool.scarce) return rooms.length === 0 ? NO_ROOMS : rooms;
     if (this.#after[0]?.bytes.length !== expected) this.#dropAfter();
     while (this.#after.length < Math.min(fitting, FRAMES_AFTER_MAX)) {
       this.#after.push(this.#pool.take(expected));
     }
-    return this.#after.map(({ bytes }) => bytes);
+    for (const { bytes } of this.#after) rooms.push(bytes);
+    return rooms;
   }
 
   /** `count` bytes, 0 too, were put into the rooms, one after the other. True if that is more than the rest of a frame. */

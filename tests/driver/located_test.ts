@@ -131,6 +131,44 @@ Deno.test("SessionLoop sends reads from the pages of a file, also if a client ta
     assert.equal(bed.device.statistics.read.snapshot().count, 750);
   }));
 
+Deno.test("NbdServerSession gives all requests and all outputs one shape each", () =>
+  withFile((bed) => {
+    const { device } = bed;
+    const requests = new Set<string>(), states = new Set<boolean | undefined>();
+    const submit = device.submit.bind(device);
+    device.submit = (request) => {
+      requests.add(Object.keys(request).join());
+      if (request.operation === "read") states.add(request.located);
+      return submit(request);
+    };
+    const outputs = new Set<string>(), kinds = new Set<boolean>();
+    const { client, session } = bed.connect();
+    const takeOutput = session.takeOutput.bind(session);
+    session.takeOutput = () => {
+      const output = takeOutput();
+      if (output !== null) {
+        outputs.add(Object.keys(output).sort().join());
+        kinds.add(output.vector === null);
+      }
+      return output;
+    };
+    const short = LOCATE_BYTES_MIN / 2;
+    const messages = [
+      compact(READ, 1, 0, PAGE),
+      compact(READ, 2, 0, short),
+      joined([compact(WRITE, 3, 0, PAGE), bed.content.subarray(0, PAGE)]),
+      compact(FLUSH, 4, 0, 0),
+    ];
+    for (const [index, bytes] of [16 + PAGE, 16 + short, 16, 16].entries()) {
+      client.send(messages[index] ?? new Uint8Array(0));
+      receive(bed, client, bytes, MIB);
+    }
+    assert.deepEqual([...requests].length, 1, [...requests].join(" and "));
+    assert.deepEqual([...outputs].length, 1, [...outputs].join(" and "));
+    assert.equal(states.size, 2, "reads of both kinds were seen");
+    assert.equal(kinds.size, 2, "outputs of both kinds were seen");
+  }));
+
 for (const disk of ["good", "copied"] as const) {
   Deno.test(`SessionLoop sends long reads of a file wherever they begin and end (${disk})`, () =>
     withFile((bed) => {

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import type { Device } from "../../lib/block/device.ts";
 import { OPEN_GATE } from "../../lib/block/request.ts";
 import { SessionLoop } from "../../lib/driver/session_loop.ts";
+import type { NbdServerSession } from "../../lib/nbd/server_session.ts";
 import type { VectorPool } from "../../lib/sys/io_vector.ts";
 import { closeEvent, openEvent } from "../../lib/sys/poll.ts";
 import {
@@ -68,6 +69,13 @@ export class Client {
   }
 }
 
+/** A connection: its client, its number in the loop and its session there. */
+export interface Connected {
+  readonly client: Client;
+  readonly id: number;
+  readonly session: NbdServerSession;
+}
+
 /** A loop and what belongs to it. */
 export interface Bed {
   readonly loop: SessionLoop;
@@ -76,8 +84,8 @@ export interface Bed {
   /** Why each connection has ended, by number. */
   readonly ends: Map<number, string | null>;
   readonly time: { now_ms: number };
-  /** A new connection and its number. */
-  connect(): { client: Client; id: number };
+  /** A new connection, its number, and the session that serves it. */
+  connect(): Connected;
 }
 
 /** Runs `fn` with a loop over `settings.device`, or a disk in memory of 1 MiB whose bytes are their offsets. */
@@ -99,16 +107,13 @@ export async function withLoop(
     scarcePartialBytes: 1_000,
     ended: (id, cause) => ends.set(id, cause?.message ?? null),
   });
-  const connect = (): { client: Client; id: number } => {
+  const connect = (): Connected => {
     const [here, there] = openSocketPair();
     const client = new Client(here);
     const id = clients.push(client) - 1;
-    loop.add(
-      id,
-      there,
-      sessionFor(device, "simple", {}, OPEN_GATE, settings.vectors),
-    );
-    return { client, id };
+    const session = sessionFor(device, "simple", {}, OPEN_GATE, settings.vectors);
+    loop.add(id, there, session);
+    return { client, id, session };
   };
   try {
     await fn({ loop, device, wakeFd, ends, time, connect });
