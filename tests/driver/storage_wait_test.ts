@@ -27,6 +27,8 @@ interface Storage {
   readonly underWay: number[];
   announced: number;
   looks: number;
+  /** What happens before the next look finds what is there. */
+  beforeLook: () => void;
   /** A block is there. */
   finish(block: number): void;
 }
@@ -41,7 +43,7 @@ function content(): Uint8Array {
 /** Calls `fn` with storage that is there when the test says so. `cached`: see ReadsAhead. */
 async function withStorage(
   fn: (here: Storage, bed: Bed) => void,
-  cached = false,
+  { cached = false, waits = (): boolean => false } = {},
 ): Promise<void> {
   const { backend } = ram({ content: content() });
   const event = openEvent(), ended: number[] = [];
@@ -68,6 +70,9 @@ async function withStorage(
       look: (wait) => {
         assert.ok(!wait, "clients would have waited");
         here.looks += 1;
+        const { beforeLook } = here;
+        here.beforeLook = (): void => {};
+        beforeLook();
         for (const block of ended.splice(0)) here.underWay.splice(here.underWay.indexOf(block), 1);
         clearEvent(event);
       },
@@ -75,7 +80,7 @@ async function withStorage(
     },
   };
   const here: Storage = {
-    ...{ device: deviceOver(slow), underWay: [], announced: 0, looks: 0 },
+    ...{ device: deviceOver(slow), underWay: [], announced: 0, looks: 0, beforeLook: () => {} },
     finish: (block) => {
       assert.ok(here.underWay.includes(block) && !ended.includes(block));
       ended.push(block);
@@ -84,7 +89,7 @@ async function withStorage(
     },
   };
   try {
-    await withLoop((bed) => fn(here, bed), { device: here.device, polls: true });
+    await withLoop((bed) => fn(here, bed), { device: here.device, polls: true, waits });
   } finally {
     closeEvent(event);
   }
@@ -149,23 +154,27 @@ Deno.test("SessionLoop has the single reads of several clients under way togethe
     assert.deepEqual(clients.map(blocksOf), [[1], [2], [3]]);
   }));
 
-Deno.test("SessionLoop looks at storage for all that wait, also if one of them has looked", () =>
-  withStorage((here, { loop, connect }) => {
-    const { client } = connect(), { client: other } = connect();
+Deno.test("SessionLoop looks at storage for all that wait, if one of them has found what is another's", () => {
+  let other: Client | null = null;
+  const answered = (): boolean => other !== null && blocksOf(other).length > 0;
+  return withStorage((here, { loop, connect }) => {
+    const { client } = connect();
+    ({ client: other } = connect());
     client.send(joined([1, 2].map(read)));
     other.send(joined([11, 12].map(read)));
     turns(loop);
-    // The turn in which it is seen is one in which the first client comes with another read, and looks.
+    // It is there while the first client's session looks, and nothing else tells: `run` must not sleep then.
     client.send(read(3));
-    here.finish(12);
-    turns(loop);
+    here.beforeLook = (): void => here.finish(12);
+    assert.equal(loop.run(), 0);
     assert.deepEqual(blocksOf(other), [12]);
     assert.deepEqual(blocksOf(client), []);
     for (const block of [1, 2, 3, 11]) here.finish(block);
     turns(loop);
     assert.deepEqual(blocksOf(other), [12, 11]);
     assert.equal(blocksOf(client).length, 3);
-  }));
+  }, { waits: answered });
+});
 
 Deno.test("SessionLoop does not look at storage that has nothing new", () =>
   withStorage((here, { loop, connect }) => {
@@ -216,7 +225,7 @@ Deno.test("a cache is told of reads only while they are slow, and reads that had
       client.take();
     }
     assert.equal(blocksOf(client).length, 203);
-  }, true));
+  }, { cached: true }));
 
 Deno.test("StorageWait has news for whoever waits until all were taken", () => {
   const wait = new StorageWait<string>(), storage = { descriptor: 5, progress: 7 };

@@ -141,7 +141,13 @@ Deno.test("CacheAhead.forget() makes nobody wait for what was announced, nor end
   ring.finish(0);
   ahead.look(false);
   assert.ok(!ahead.isUnderWay(BLOCK, BLOCK));
+  // A longer range from the same place on: the shorter one ends first.
   ahead.announce(2 * BLOCK, BLOCK);
+  ahead.announce(2 * BLOCK, 2 * BLOCK);
+  ahead.look(false);
+  ring.finish(0);
+  ahead.look(false);
+  assert.ok(ahead.isUnderWay(2 * BLOCK, 2 * BLOCK));
   ahead.close();
   assert.ok(ring.closed, "it was waited for");
 });
