@@ -43,6 +43,7 @@ import {
 import { mapFile, type MemoryMap } from "./memory_map.ts";
 import { ReadAhead } from "./read_ahead.ts";
 import { SystemError } from "./system_error.ts";
+import { mapForWriting, MappedWrites, type WritableMemory } from "./write_map.ts";
 
 /** Flags of open(2); those of O_DIRECT differ by architecture. */
 const O_RDONLY = 0, O_RDWR = 2, O_CREAT = 0o100, O_EXCL = 0o200, O_CLOEXEC = 0o2_000_000;
@@ -142,6 +143,11 @@ class PlainFile implements RawFile {
   }
 
   write(from: Uint8Array<ArrayBuffer>, offset: number): void {
+    this.writeByCall(from, offset);
+  }
+
+  /** Writes all of `from` by pwrite(2). */
+  protected writeByCall(from: Uint8Array<ArrayBuffer>, offset: number): void {
     const done = this.libc.pwrite(this.descriptor, from, bigLength(from.length), BigInt(offset));
     if (done !== from.length) this.#writeRest(from, offset, done);
   }
@@ -267,9 +273,48 @@ class PlainFile implements RawFile {
 
 /** A file through the page cache, whose pages can be mapped. */
 class BufferedFile extends PlainFile {
+  /** Made by the first write; null where all go the usual way. */
+  #mapped: MappedWrites | null | undefined;
+
   map(): MemoryMap | null {
     if (this.isBlockDevice) return null;
     return mapFile(this.descriptor, this.size(), (into, offset) => this.read(into, offset));
+  }
+
+  override write(from: Uint8Array<ArrayBuffer>, offset: number): void {
+    const mapped = this.#mapped;
+    if (mapped === null) this.writeByCall(from, offset);
+    else if (mapped !== undefined) mapped.write(from, offset);
+    else this.#writeFirst(from, offset);
+  }
+
+  #writeFirst(from: Uint8Array<ArrayBuffer>, offset: number): void {
+    const write = (from: Uint8Array<ArrayBuffer>, offset: number): void =>
+      this.writeByCall(from, offset);
+    write(from, offset);
+    if (this.isBlockDevice) {
+      this.#mapped = null;
+      return;
+    }
+    const length = this.size();
+    const map = (): WritableMemory | null => mapForWriting(this.descriptor, length);
+    this.#mapped = new MappedWrites({ length, map, write, nowUs: monotonicUs });
+  }
+
+  override flush(): void {
+    this.#mapped?.flushing();
+    super.flush();
+  }
+
+  override flushAsync(): Promise<void> {
+    this.#mapped?.flushing();
+    return super.flushAsync();
+  }
+
+  override close(): void {
+    this.#mapped?.close();
+    this.#mapped = null;
+    super.close();
   }
 }
 

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { addressOf } from "./address.ts";
 import { EAGAIN, EINTR, fail, lastErrno } from "./errno.ts";
 import { mapCalls } from "./map_calls.ts";
 import { hasFaulted, type MemoryMap } from "./memory_map.ts";
@@ -20,23 +21,6 @@ const LENGTH_AT = 2;
 /** struct msghdr on 64-bit Linux. */
 const HEADER_BYTES = 56, HEADER_VECTOR_AT = 16, HEADER_COUNT_AT = 24;
 const TWO_32 = 2 ** 32;
-
-/** V8 does not move the memory of a buffer as long as there is the buffer. */
-const addresses = new WeakMap<ArrayBuffer, number>();
-let lastBuffer: ArrayBuffer | null = null, lastAddress = 0;
-
-/** Where the memory of a buffer begins. Keep the buffer for as long as the address is in use. */
-export function addressOf(buffer: ArrayBuffer): number {
-  if (buffer === lastBuffer) return lastAddress;
-  let address = addresses.get(buffer);
-  if (address === undefined) {
-    address = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(new Uint8Array(buffer))));
-    addresses.set(buffer, address);
-  }
-  lastBuffer = buffer;
-  lastAddress = address;
-  return address;
-}
 
 /** struct msghdr with a vector of its own. */
 class Message {

@@ -23,3 +23,10 @@ export const AHEAD_READ_BYTES_MAX: number = 1 * MIB;
  * what other programs write to the file meanwhile does not show in it.
  */
 export const AHEAD_MS_MAX = 5_000;
+
+/** Longest write, in bytes, that goes through a mapping of the file where writing is slow. */
+export const MAPPED_WRITE_BYTES_MAX: number = 64 * KIB;
+/** Blocks of 2 MiB of a file that are mapped for writing at once: they count as memory of this process. */
+export const MAPPED_BLOCKS_MAX = 2_048;
+/** Writes in ten seconds without which a block that is mapped for writing is written the usual way again. */
+export const MAPPED_WRITES_MIN = 40;

@@ -3,8 +3,7 @@
  * touch them: where the file ends early, or its disk fails, a system call gives EFAULT, and the program
  * itself would die. See mmap(2).
  *
- * Writing to a mapping does not pay: the first write to a page costs far more than pwrite(2), it makes all of
- * a large folio dirty, and it is a first write again each time the page went to the disk.
+ * Writing has a mapping of its own, see write_map.ts.
  *
  * Pages are looked at in blocks: what of a file is not in the page cache as a whole block is not to be had
  * from here, and what is gets its place in the page tables at once, and not by a fault for each read.
@@ -23,11 +22,12 @@ export const MAPPED_FILE_BYTES_MAX: number = 4 * 2 ** 30;
 const BLOCK_BYTES = 2 ** 21;
 /** Looks in vain at a block after which it is looked at only every so many times. */
 const LOOK_EVERY = 64;
-const PAGE_BYTES = 4096;
+/** Bytes of a page of memory. */
+export const PAGE_BYTES = 4096;
 /** States of a block; below LOOK_EVERY: how often it was asked for since it was looked at in vain. */
 const READY = 255;
 
-const PROT_READ = 1, MAP_SHARED = 1;
+const PROT_READ = 1, PROT_WRITE = 2, MAP_SHARED = 1;
 /** No reading ahead of what is asked for; not for child processes. */
 const MADV_RANDOM = 1, MADV_DONTFORK = 10;
 /** Puts pages into the page tables; unknown before Linux 5.14. */
@@ -111,10 +111,25 @@ export class MemoryMap {
   }
 }
 
-function isKnown(descriptor: number): boolean {
+/** True if an open file is on a file system of one of the kinds, see statfs(2). */
+export function isOfKind(descriptor: number, kinds: ReadonlySet<bigint>): boolean {
   const status = new Uint8Array(STATFS_BYTES);
   if (mapCalls().fstatfs(descriptor, status) !== 0) return false;
-  return KINDS.has(new DataView(status.buffer).getBigInt64(0, true));
+  return kinds.has(new DataView(status.buffer).getBigInt64(0, true));
+}
+
+/** Maps the first `length` bytes of an open file: the address, or null where it cannot be done. */
+export function mapShared(
+  descriptor: number,
+  length: number,
+  forWriting: boolean,
+): number | null {
+  const bytes = BigInt(length), protection = forWriting ? PROT_READ | PROT_WRITE : PROT_READ;
+  const address = mapCalls().mmap(null, bytes, protection, MAP_SHARED, descriptor, 0n);
+  if (BigInt.asUintN(64, address) === MAP_FAILED) return null;
+  mapCalls().madvise(address, bytes, MADV_RANDOM);
+  mapCalls().madvise(address, bytes, MADV_DONTFORK);
+  return Number(address);
 }
 
 /**
@@ -126,13 +141,9 @@ export function mapFile(
   length: number,
   readAround: ReadAround,
 ): MemoryMap | null {
-  if (length === 0 || length > MAPPED_FILE_BYTES_MAX || !isKnown(descriptor)) return null;
-  const bytes = BigInt(length);
-  const address = mapCalls().mmap(null, bytes, PROT_READ, MAP_SHARED, descriptor, 0n);
-  if (BigInt.asUintN(64, address) === MAP_FAILED) return null;
-  mapCalls().madvise(address, bytes, MADV_RANDOM);
-  mapCalls().madvise(address, bytes, MADV_DONTFORK);
-  return new MemoryMap(Number(address), length, readAround);
+  if (length === 0 || length > MAPPED_FILE_BYTES_MAX || !isOfKind(descriptor, KINDS)) return null;
+  const address = mapShared(descriptor, length, false);
+  return address === null ? null : new MemoryMap(address, length, readAround);
 }
 
 /** errno of a call that was given an address at which there is nothing. */
