@@ -67,8 +67,8 @@ export const SPIN_US = 50;
  * another processor's, so that waking up comes on top.
  */
 export const STORAGE_SPIN_US = 200;
-/** Waits that only sleep after one in which others had the processor for longer than it was to be looked. */
-export const CROWDED_WAITS = 256;
+/** Time in ms for which others have the processor who want it, and waits that only sleep after that. */
+export const CROWDED_MS_MIN = 1, CROWDED_WAITS = 64;
 /** Requests in one turn, and bytes moved, above which it sleeps at once. */
 export const SPIN_REQUESTS_MAX = 2, SPIN_BYTES_MAX: number = 32 * KIB;
 /** The shortest and the longest pause in µs in which requests of busy clients gather. */

@@ -8,7 +8,7 @@
  */
 import { processorsOnline } from "../sys/clock.ts";
 import { yieldProcessor } from "../sys/poll.ts";
-import { CROWDED_WAITS } from "./limits.ts";
+import { CROWDED_MS_MIN, CROWDED_WAITS } from "./limits.ts";
 
 /** What is waited with: the number of events after at most so many ms (-1: for ever, 0: now). */
 export type WaitCall = (timeout_ms: number) => number;
@@ -59,7 +59,7 @@ export class RapidWait {
       if (ready !== 0) return ready;
       yieldProcessor();
       const now_ms = this.#now_ms();
-      if (now_ms - seen_ms > this.#spin_ms) this.#crowded = CROWDED_WAITS;
+      if (now_ms - seen_ms > CROWDED_MS_MIN) this.#crowded = CROWDED_WAITS;
       seen_ms = now_ms;
     }
     return 0;
