@@ -144,13 +144,18 @@ export class Device implements AsyncDisposable {
    */
   get readsAhead(): boolean {
     const backend = this.#backend;
-    if (this.#slowReads <= SLOW_READS_MIN && backend.ahead === undefined) return false;
+    if (this.#slowReads <= SLOW_READS_MIN && !this.#alwaysAhead) return false;
     return backend.willRead !== undefined;
   }
 
   /** While reads are told ahead: the next one probably waits, so that nothing should wait for it. */
   get readsWait(): boolean {
-    return this.#quickReads < QUICK_READS_MIN || this.#backend.ahead !== undefined;
+    return this.#quickReads < QUICK_READS_MIN || this.#alwaysAhead;
+  }
+
+  get #alwaysAhead(): boolean {
+    const { ahead } = this.#backend;
+    return ahead !== undefined && ahead.cached !== true;
   }
 
   /**
@@ -198,6 +203,11 @@ export class Device implements AsyncDisposable {
    */
   toldAhead(): void {
     this.#clock.now();
+  }
+
+  /** A read waits for its turn until the storage has what it asks for: it would have been slow. */
+  noteParked(): void {
+    this.#noteSlow();
   }
 
   /** What became of ranges of `willRead`; null if the storage does not tell. */
@@ -407,13 +417,16 @@ export class Device implements AsyncDisposable {
   /** Slow reads count for several quick ones: with several ahead only the first of them is slow. */
   #noteRead(latencyUs: number, length: number, patienceUs: number): void {
     const limitUs = patienceUs + length / SLOW_READ_BYTES_PER_US;
-    if (latencyUs > limitUs) {
-      this.#slowReads = Math.min(SLOW_READS_MAX, this.#slowReads + SLOW_READ_WEIGHT);
-      this.#quickReads = 0;
-    } else if (this.#slowReads > 0) {
+    if (latencyUs > limitUs) this.#noteSlow();
+    else if (this.#slowReads > 0) {
       this.#slowReads -= 1;
       this.#quickReads += 1;
     }
+  }
+
+  #noteSlow(): void {
+    this.#slowReads = Math.min(SLOW_READS_MAX, this.#slowReads + SLOW_READ_WEIGHT);
+    this.#quickReads = 0;
   }
 
   #explain(error: unknown, verb: string): BlockError {

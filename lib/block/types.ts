@@ -59,12 +59,24 @@ export interface Extent {
   readonly zero: boolean;
 }
 
+/** How whoever waits for several things at a time waits for storage, too. */
+export interface StorageNews {
+  /** Polls as readable while `look` would find something: with an edge for each range that is there. */
+  readonly descriptor: number;
+  /** Changes with each range that is there, as far as was known when this thread left a system call last. */
+  readonly progress: number;
+}
+
 /** What became of ranges that were announced with `willRead`. */
 export interface ReadsAhead {
   /** The range was announced, and is not there yet: a read of it would wait. */
   isUnderWay(offset: number, length: number): boolean;
   /** Takes note of what is there by now; with `wait` at least one range more is, if any is under way. */
   look(wait: boolean): void;
+  /** For drivers that need not wait in `look`; null while nothing can be under way. Absent if there is never any. */
+  readonly news?: StorageNews | null;
+  /** A cache has most of what is asked for: it is told of ranges only while reads are slow. */
+  readonly cached?: boolean;
   /**
    * Ranges that were announced and not read since then may never be: whatever was fetched for them is given
    * up, so that no later read gets it. Never fails.
@@ -97,7 +109,10 @@ export interface Backend extends AsyncDisposable {
    * begins with it, and does not wait. It never fails.
    */
   willRead?(offset: number, length: number): void;
-  /** Storage that tells what of the ranges of `willRead` is there; it is told of them also if reads are quick. */
+  /**
+   * Storage that tells what of the ranges of `willRead` is there; it is told of them also if reads are quick,
+   * unless it is `cached`.
+   */
   readonly ahead?: ReadsAhead;
   /** Stores `from` at `offset`. */
   write(from: Uint8Array, offset: number, options: WriteOptions): Maybe<void>;

@@ -159,6 +159,7 @@ export class TargetHome {
         unread,
         batchBytes: TURN_BATCH_BYTES,
         vectors: this.#vectors,
+        polls: true,
       });
       loop.add(id, fd, session);
     } catch (error) {

@@ -62,6 +62,13 @@ export const TURN_EVENTS_MAX = 64;
  * came so soon. Waking up costs more than that where requests come one at a time.
  */
 export const SPIN_US = 50;
+/**
+ * The same while a disk has reads under way: it takes some ten to some hundred µs, and its interrupt may be
+ * another processor's, so that waking up comes on top.
+ */
+export const STORAGE_SPIN_US = 200;
+/** Time in ms for which others have the processor who want it, and waits that only sleep after that. */
+export const CROWDED_MS_MIN = 1, CROWDED_WAITS = 64;
 /** Requests in one turn, and bytes moved, above which it sleeps at once. */
 export const SPIN_REQUESTS_MAX = 2, SPIN_BYTES_MAX: number = 32 * KIB;
 /** The shortest and the longest pause in µs in which requests of busy clients gather. */

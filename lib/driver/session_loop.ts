@@ -9,9 +9,10 @@
  *
  * @module
  */
+import type { StorageNews } from "../block/types.ts";
 import type { BlockingOutput, BlockingSession } from "../stream/session.ts";
 import { sharpenSleep, sleepUs } from "../sys/clock.ts";
-import { EpollSet } from "../sys/epoll.ts";
+import { EpollSet, POLL_EDGE } from "../sys/epoll.ts";
 import { receivePieces } from "../sys/io_vector.ts";
 import { clearEvent, POLL_ERROR, POLL_HANGUP, POLL_IN, POLL_OUT } from "../sys/poll.ts";
 import {
@@ -32,6 +33,7 @@ import {
   SPIN_BYTES_MAX,
   SPIN_REQUESTS_MAX,
   SPIN_US,
+  STORAGE_SPIN_US,
   TURN_EVENTS_MAX,
   TURN_OUTPUTS_MAX,
   TURN_READ_BYTES,
@@ -39,6 +41,7 @@ import {
   TURNS_IN_A_ROW_MAX,
 } from "./limits.ts";
 import { RapidWait } from "./rapid_wait.ts";
+import { StorageWait } from "./storage_wait.ts";
 
 /** Settings of a loop. */
 export interface SessionLoopOptions {
@@ -122,8 +125,8 @@ function receiveInto(fd: number, rooms: readonly Uint8Array<ArrayBuffer>[]): num
   return isLong ? receive(fd, first, TURN_READ_BYTES) : receivePieces(fd, rooms);
 }
 
-/** No connection has this number. */
-const WAKE_TAG = -1;
+/** No connection has these numbers. */
+const WAKE_TAG = -1, STORAGE_TAG = -2;
 
 function asError(cause: unknown): Error {
   return cause instanceof Error ? cause : new Error(String(cause));
@@ -134,6 +137,11 @@ export class SessionLoop {
   readonly #options: SessionLoopOptions;
   readonly #epoll = new EpollSet(TURN_EVENTS_MAX);
   readonly #rapid: RapidWait;
+  readonly #storageRapid: RapidWait;
+  /** Connections that wait for their storage. */
+  readonly #awaiting = new StorageWait<Connection>();
+  /** Descriptors that the last wait has found ready. */
+  #ready = 0;
   #into = new Uint8Array(TURN_READ_BYTES);
   readonly #connections = new Map<number, Connection>();
   #queue: Connection[] = [];
@@ -155,11 +163,10 @@ export class SessionLoop {
   constructor(options: SessionLoopOptions) {
     this.#options = options;
     this.#stall_ms = options.sendStall_ms ?? SEND_STALL_MS_MAX;
-    this.#rapid = new RapidWait(
-      (timeout_ms) => this.#epoll.wait(timeout_ms),
-      () => options.now_ms(),
-      options.spin_us ?? SPIN_US,
-    );
+    const rapidWait = (spin_us: number): RapidWait =>
+      new RapidWait((timeout_ms) => this.#look(timeout_ms), () => options.now_ms(), spin_us);
+    this.#rapid = rapidWait(options.spin_us ?? SPIN_US);
+    this.#storageRapid = rapidWait(options.spin_us ?? STORAGE_SPIN_US);
     this.#epoll.add(options.wakeFd, POLL_IN, WAKE_TAG);
   }
 
@@ -210,13 +217,20 @@ export class SessionLoop {
     for (;;) {
       this.#runQueue();
       if (waits()) return 0;
-      const signals = this.#serve(this.#wait());
+      this.#wait();
+      const signals = this.#serve();
       if (signals > 0) return signals;
     }
   }
 
-  /** Waits in the way that suits what came in the last turn; how many are ready. */
-  #wait(): number {
+  /** Waits; 0 if there is nothing to serve. */
+  #look(timeout_ms: number): number {
+    this.#ready = this.#epoll.wait(timeout_ms);
+    return this.#awaiting.hasNews ? this.#ready + 1 : this.#ready;
+  }
+
+  /** Waits in the way that suits what came in the last turn. */
+  #wait(): void {
     const requests = this.#requests;
     // What clients send fills their sockets, and then they wait.
     const much = this.#received > GATHER_BYTES_MAX;
@@ -227,9 +241,13 @@ export class SessionLoop {
     const few = requests <= SPIN_REQUESTS_MAX && this.#bytes <= SPIN_BYTES_MAX;
     this.#bytes = 0;
     this.#received = 0;
-    if (pause_us === 0 || patience_ms === 0 || much) return this.#rapid.wait(patience_ms, few);
-    sleepUs(pause_us);
-    return this.#epoll.wait(patience_ms);
+    // A disk shall not wait for requests that have come.
+    if (this.#awaiting.count > 0) this.#storageRapid.wait(patience_ms, few);
+    else if (pause_us === 0 || patience_ms === 0 || much) this.#rapid.wait(patience_ms, few);
+    else {
+      sleepUs(pause_us);
+      this.#look(patience_ms);
+    }
   }
 
   /**
@@ -239,11 +257,16 @@ export class SessionLoop {
   turn(): number {
     this.#runQueue();
     this.#planSweep();
-    return this.#serve(this.#epoll.wait(0));
+    this.#look(0);
+    return this.#serve();
   }
 
   /** Serves those that the last wait has found. */
-  #serve(ready: number): number {
+  #serve(): number {
+    const ready = this.#ready;
+    if (this.#awaiting.hasNews) {
+      for (const connection of this.#awaiting.take()) this.#enqueue(connection);
+    }
     if (this.#lookAt_ms !== Infinity || this.#sweepAt_ms !== Infinity) this.#lookAtTime();
     let woken = false;
     for (let at = 0; at < ready; at++) {
@@ -262,7 +285,7 @@ export class SessionLoop {
 
   /** How long there is nothing to do by itself. */
   #patience_ms(): number {
-    if (this.#queue.length > 0) return 0;
+    if (this.#queue.length > 0 || this.#awaiting.hasNews) return 0;
     this.#planSweep();
     const until_ms = Math.min(this.#lookAt_ms, this.#sweepAt_ms);
     if (until_ms === Infinity) return -1;
@@ -368,6 +391,7 @@ export class SessionLoop {
     } catch (error) {
       return this.#end(connection, asError(error));
     }
+    if (session.awaits !== null) this.#await(connection, session.awaits);
     if (connection.output === null && (session.finished || connection.inputEnded)) {
       return this.#end(connection, session.failure);
     }
@@ -377,6 +401,11 @@ export class SessionLoop {
     if (interest === connection.interest) return;
     connection.interest = interest;
     this.#epoll.change(connection.fd, interest, connection.id);
+  }
+
+  #await(connection: Connection, storage: StorageNews): void {
+    if (!this.#awaiting.add(connection, storage)) return;
+    this.#epoll.add(storage.descriptor, POLL_IN | POLL_EDGE, STORAGE_TAG);
   }
 
   /** False if there may be more to send, and others have their turn first. */
@@ -483,6 +512,7 @@ export class SessionLoop {
   #over(connection: Connection): void {
     connection.phase = "over";
     this.#timed.delete(connection);
+    this.#awaiting.delete(connection);
     this.#connections.delete(connection.id);
     this.#epoll.remove(connection.fd);
     closeDescriptor(connection.fd);

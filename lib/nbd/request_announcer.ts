@@ -13,6 +13,14 @@ import { COMMAND } from "./constants.ts";
 import { AHEAD_READS_MAX } from "./limits.ts";
 import { RequestHeader } from "./requests.ts";
 
+/** How a connection's requests are served. */
+export interface AnnouncerOptions {
+  /** Requests are extended ones. */
+  readonly extended: boolean;
+  /** A read that is alone is waited for at once: the storage is told of those behind it. */
+  readonly waitsAlone: boolean;
+}
+
 /** Tells the Device of the requests of one connection. */
 export class RequestAnnouncer {
   /** Reads that were looked at and are not served yet. */
@@ -23,6 +31,7 @@ export class RequestAnnouncer {
   readonly #device: Device;
   readonly #format: FrameFormat;
   readonly #extended: boolean;
+  readonly #waitsAlone: boolean;
   readonly #header = new RequestHeader();
   /** It knows where frames begin: it has seen all since a moment at which every frame had come whole. */
   #synchronous = false;
@@ -39,10 +48,11 @@ export class RequestAnnouncer {
   #headFilled = 0;
 
   /** Requests are of `format`, with headers of `format.headerLengthMin` bytes. */
-  constructor(device: Device, format: FrameFormat, extended: boolean) {
+  constructor(device: Device, format: FrameFormat, { extended, waitsAlone }: AnnouncerOptions) {
     this.#device = device;
     this.#format = format;
     this.#extended = extended;
+    this.#waitsAlone = waitsAlone;
     this.#head = new Uint8Array(format.headerLengthMin);
     this.#headView = new DataView(this.#head.buffer);
   }
@@ -99,8 +109,8 @@ export class RequestAnnouncer {
   #begin(): void {
     this.#synchronous = true;
     this.#skip = this.#headFilled = 0;
-    this.#first = this.waiting === 0;
-    if (!this.#first) return;
+    this.#first = this.#waitsAlone && this.waiting === 0;
+    if (this.waiting > 0) return;
     this.announced = false;
     this.#later.length = this.#laterAt = 0;
   }

@@ -21,6 +21,7 @@ import {
 } from "../block/limits.ts";
 import type { BufferPool } from "../block/pool.ts";
 import type { Gate, ReplyVectors } from "../block/request.ts";
+import type { StorageNews } from "../block/types.ts";
 import { ProtocolError } from "../stream/frame.ts";
 import { ReplyQueue } from "../stream/reply_queue.ts";
 import type { BlockingOutput, BlockingSession } from "../stream/session.ts";
@@ -50,6 +51,8 @@ export interface NbdServerSessionOptions {
   readonly unread?: Uint8Array;
   /** For data that are sent from storage that is memory; only a driver that knows vectors has them. */
   readonly vectors?: ReplyVectors;
+  /** The driver waits for what `awaits` gives; without it the session waits itself. */
+  readonly polls?: true;
   /** Unsent replies, in bytes, above which requests wait; OUTPUT_BATCH_BYTES if left out. */
   readonly batchBytes?: number;
 }
@@ -78,6 +81,9 @@ export class NbdServerSession implements BlockingSession {
   #stalled = false;
   /** What waits does so because a read has ended its turn, and for no other reason. */
   #paced = false;
+  readonly #polls: boolean;
+  /** See BlockingSession. */
+  awaits: StorageNews | null = null;
   /** Reads that are under way with the storage, in their order. */
   #parked: RequestHeader[] = [];
   /** Requests that may still be served in this turn, and whether a read may end it. */
@@ -105,10 +111,14 @@ export class NbdServerSession implements BlockingSession {
     const { device, gate, state, unread, vectors = null } = options;
     this.#receivedBytes = 0;
     this.#extended = state.extended;
+    this.#polls = options.polls === true && device.ahead?.news !== undefined;
     this.#batchBytes = options.batchBytes ?? OUTPUT_BATCH_BYTES;
     const format = state.extended ? EXTENDED_REQUESTS : COMPACT_REQUESTS;
     this.#device = device;
-    this.#announcer = new RequestAnnouncer(device, format, state.extended);
+    this.#announcer = new RequestAnnouncer(device, format, {
+      extended: state.extended,
+      waitsAlone: !this.#polls,
+    });
     this.#pool = device.pool;
     this.#splitter = new FrameSplitter(format, device.pool);
     // Data that are sent from storage that is memory are read only then: the Device shall know if that is slow.
@@ -254,6 +264,7 @@ export class NbdServerSession implements BlockingSession {
   #leave(): void {
     this.#leaving = true;
     this.#stalled = this.#paced = false;
+    this.awaits = null;
     this.#parked = [];
     this.#announcer.forget();
     this.#deferred = false;
@@ -288,7 +299,9 @@ export class NbdServerSession implements BlockingSession {
         if (this.#stalled || !this.#next()) break;
       }
       // Nothing else is to be done than to wait for the storage.
-      if (this.#turnLeft === REQUESTS_PER_TURN_MAX) this.#serveParked(true);
+      const idle = this.#turnLeft === REQUESTS_PER_TURN_MAX && this.#parked.length > 0;
+      this.awaits = idle && this.#polls ? this.#device.ahead?.news ?? null : null;
+      if (idle && this.awaits === null) this.#serveParked(true);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
       this.#failure = error;
@@ -353,6 +366,7 @@ export class NbdServerSession implements BlockingSession {
     this.#requestCount += 1;
     if (this.#pacing && this.#isUnderWay(header)) {
       this.#parked.push(header);
+      this.#device.noteParked();
       this.#header = new RequestHeader();
     } else this.#serve(header);
     return true;

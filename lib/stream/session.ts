@@ -5,6 +5,7 @@
  * @module
  */
 import type { ReplyVector } from "../block/request.ts";
+import type { StorageNews } from "../block/types.ts";
 
 /** Bytes on their way out. A PooledBuffer is one. */
 export interface OutputBuffer<B extends ArrayBufferLike = ArrayBufferLike> {
@@ -86,6 +87,11 @@ export interface BlockingSession extends ByteSession {
    * meanwhile, have their turn.
    */
   readonly paced: boolean;
+  /**
+   * Nothing is to be done before the storage has something, or the peer sends something: the driver then
+   * asks for output again. Null if that is not so.
+   */
+  readonly awaits: StorageNews | null;
   /** Takes no more input: answers what is in flight, and then is `finished`. */
   stop(): void;
 }

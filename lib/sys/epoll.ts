@@ -14,6 +14,9 @@ import {
   socketCalls,
 } from "./socket_calls.ts";
 
+/** With other bits: told once when a descriptor becomes ready, and not for as long as it is. */
+export const POLL_EDGE = 1 << 31;
+
 /** struct epoll_event: the bits, and 64 bits of the caller's; packed on x86-64 alone. */
 const PACKED = Deno.build.arch === "x86_64";
 const EVENT_WORDS = PACKED ? 3 : 4;

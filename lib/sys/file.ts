@@ -20,7 +20,7 @@ import {
   lastErrno,
   systemError,
 } from "./errno.ts";
-import type { FileAccess, FileExtent, FileOpenOptions, RawFile } from "./file_access.ts";
+import type { FileAccess, FileAhead, FileExtent, FileOpenOptions, RawFile } from "./file_access.ts";
 import { fileExtents } from "./file_extents.ts";
 import { lockFile } from "./file_lock.ts";
 import {
@@ -30,10 +30,16 @@ import {
   type FileStatus,
   fileStatus,
 } from "./file_status.ts";
+import { CacheAhead } from "./cache_ahead.ts";
 import { monotonicUs } from "./clock.ts";
 import { openReadRing } from "./io_uring.ts";
 import { type Libc, libc } from "./libc.ts";
-import { AHEAD_BYTES_MAX, AHEAD_READS_MAX, DIRECT_CHUNK_BYTES } from "./limits.ts";
+import {
+  AHEAD_BYTES_MAX,
+  AHEAD_READS_MAX,
+  CACHE_AHEAD_BYTES_MAX,
+  DIRECT_CHUNK_BYTES,
+} from "./limits.ts";
 import { mapFile, type MemoryMap } from "./memory_map.ts";
 import { ReadAhead } from "./read_ahead.ts";
 import { SystemError } from "./system_error.ts";
@@ -90,6 +96,11 @@ class PlainFile implements RawFile {
   protected readonly libc: Libc = libc();
   readonly #facts: Facts;
   #flushesInFlight = 0;
+  /** See RawFile. Its memory is what the kernel reads into: it is closed before the file. */
+  readonly ahead: FileAhead & { close(): void } = new CacheAhead(
+    () => openReadRing(this.descriptor, AHEAD_READS_MAX, CACHE_AHEAD_BYTES_MAX),
+    (offset, length) => this.#advise(offset, length),
+  );
 
   constructor(facts: Facts) {
     this.path = facts.path;
@@ -229,13 +240,13 @@ class PlainFile implements RawFile {
   }
 
   readAhead(offset: number, length: number): void {
-    const errno = this.libc.posix_fadvise(
-      this.descriptor,
-      BigInt(offset),
-      BigInt(length),
-      POSIX_FADV_WILLNEED,
-    );
+    const errno = this.#advise(offset, length);
     if (errno !== 0) throw systemError(errno, "read ahead in", this.path);
+  }
+
+  #advise(offset: number, length: number): number {
+    const { descriptor, libc } = this;
+    return libc.posix_fadvise(descriptor, BigInt(offset), BigInt(length), POSIX_FADV_WILLNEED);
   }
 
   truncate(size: number): void {
@@ -250,9 +261,13 @@ class PlainFile implements RawFile {
   close(): void {
     const { descriptor } = this;
     if (descriptor === CLOSED) return;
-    this.descriptor = CLOSED;
-    // A flush that another thread is in must not hit a file that gets the same number next.
-    if (this.#flushesInFlight === 0) this.libc.close(descriptor);
+    try {
+      this.ahead.close();
+    } finally {
+      this.descriptor = CLOSED;
+      // A flush that another thread is in must not hit a file that gets the same number next.
+      if (this.#flushesInFlight === 0) this.libc.close(descriptor);
+    }
   }
 }
 
@@ -319,7 +334,7 @@ function alignedMemory(length: number): Uint8Array<ArrayBuffer> {
  */
 class DirectFile extends PlainFile {
   readonly #memory = alignedMemory(DIRECT_CHUNK_BYTES);
-  readonly ahead = new ReadAhead(
+  override readonly ahead: ReadAhead = new ReadAhead(
     () => openReadRing(this.descriptor, AHEAD_READS_MAX, AHEAD_BYTES_MAX),
     () => monotonicUs() / 1000,
   );
@@ -386,14 +401,6 @@ class DirectFile extends PlainFile {
   override truncate(size: number): void {
     this.ahead.forget();
     super.truncate(size);
-  }
-
-  override close(): void {
-    try {
-      this.ahead.close();
-    } finally {
-      super.close();
-    }
   }
 }
 

@@ -29,6 +29,14 @@ export interface FileExtent {
   readonly allocated: boolean;
 }
 
+/** What others than `look` can know of reads that are under way. */
+export interface AheadNews {
+  /** Polls as readable while `look` would find something: with an edge for each read that ends. */
+  readonly descriptor: number;
+  /** Changes with each read that ends, as far as was known when this thread left a system call last. */
+  readonly progress: number;
+}
+
 /** Reads of a file that are under way before `read` asks for them. Nothing here fails, if not told otherwise. */
 export interface FileAhead {
   /** Begins to read a range that `read` is going to ask for, and does not wait. */
@@ -37,6 +45,10 @@ export interface FileAhead {
   isUnderWay(offset: number, length: number): boolean;
   /** Takes note of what is there by now; with `wait` at least one more is, if any is under way. May throw EIO. */
   look(wait: boolean): void;
+  /** For whoever waits for several things at a time; null while nothing can be under way. */
+  readonly news: AheadNews | null;
+  /** True if this concerns the page cache, which has most of what is asked for: only slow reads are worth it. */
+  readonly cached: boolean;
   /** No `read` gets what was announced so far. */
   forget(): void;
 }

@@ -35,8 +35,11 @@ function load(): Calls {
 }
 
 const NR_SETUP = 425n, NR_ENTER = 426n;
-/** Flags of setup: only the thread that made it uses it, and work is done when that thread asks for it. */
-const SINGLE_ISSUER = 1 << 12, DEFER_TASKRUN = 1 << 13;
+/**
+ * Flags of setup: only the thread that made it uses it, and results appear when that thread leaves the kernel
+ * anyway. With DEFER_TASKRUN they would appear only when they are asked for, which poll(2) does not see.
+ */
+const SINGLE_ISSUER = 1 << 12, COOP_TASKRUN = 1 << 8;
 /** Flag of enter: wait for completions. */
 const GETEVENTS = 1;
 /** Features: both rings are mapped at once; and one that is as old as OP_READ. */
@@ -78,6 +81,10 @@ export interface ReadRing {
   readonly room: number;
   /** Reads that were begun and whose completion was not taken. */
   readonly inFlight: number;
+  /** Polls as readable while a completion can be taken. */
+  readonly descriptor: number;
+  /** Changes with each completion, as far as was known when this thread left the kernel last. */
+  readonly progress: number;
   /**
    * Begins with the next `submit` or `wait` to read `length` bytes from `offset` of the file to `place` in
    * the memory. There has to be room.
@@ -136,7 +143,7 @@ interface Mappings {
 function setUp(calls: Calls, params: Uint32Array<ArrayBuffer>, count: number): number {
   const bytes = new Uint8Array(params.buffer);
   // Systems that lack these flags do without.
-  for (const flags of [SINGLE_ISSUER | DEFER_TASKRUN, 0]) {
+  for (const flags of [SINGLE_ISSUER | COOP_TASKRUN, 0]) {
     params.fill(0);
     params[FLAGS] = flags;
     const fd = calls.setup(NR_SETUP, count, bytes);
@@ -189,6 +196,7 @@ class IoUring implements ReadRing {
   #begun: number[] = [];
   /** What the kernel did not take. */
   readonly #refused: ReadCompletion[] = [];
+  #refusals = 0;
 
   constructor(
     calls: Calls,
@@ -221,6 +229,14 @@ class IoUring implements ReadRing {
   /** There are twice as many places for completions: they cannot overflow. */
   get room(): number {
     return this.#count - this.inFlight;
+  }
+
+  get descriptor(): number {
+    return this.#fd;
+  }
+
+  get progress(): number {
+    return Atomics.load(this.#ring, this.#cqTail) + this.#refusals;
   }
 
   begin(tag: number, place: number, length: number, offset: number): void {
@@ -308,6 +324,7 @@ class IoUring implements ReadRing {
     this.#begun = [];
     if (taken === begun.length) return;
     Atomics.store(ring, this.#sqTail, Atomics.load(ring, this.#sqHead));
+    this.#refusals += begun.length - taken;
     for (const tag of begun.slice(taken)) this.#refused.push({ tag, result: NOT_TAKEN });
   }
 }

@@ -14,6 +14,8 @@ export const AHEAD_READS_MAX = 256;
 export const AHEAD_BYTES_MAX: number = 32 * MIB;
 /** The memory of a read ahead is a multiple of this, in bytes. */
 export const AHEAD_UNIT_BYTES: number = 64 * KIB;
+/** Longest read, in bytes, that is waited for while the page cache makes it: it has longer ones in pieces. */
+export const CACHE_AHEAD_BYTES_MAX: number = 64 * KIB;
 /** Longest read, in bytes, that is begun ahead: a longer one keeps a disk busy by itself. */
 export const AHEAD_READ_BYTES_MAX: number = 1 * MIB;
 /**

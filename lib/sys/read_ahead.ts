@@ -9,7 +9,7 @@
  *
  * @module
  */
-import type { FileAhead } from "./file_access.ts";
+import type { AheadNews, FileAhead } from "./file_access.ts";
 import type { ReadRing } from "./io_uring.ts";
 import { AHEAD_MS_MAX, AHEAD_READ_BYTES_MAX, AHEAD_UNIT_BYTES } from "./limits.ts";
 
@@ -31,6 +31,8 @@ interface Slot {
 
 /** The reads ahead of one file. */
 export class ReadAhead implements FileAhead {
+  /** See FileAhead. */
+  readonly cached = false;
   readonly #open: () => ReadRing | null;
   readonly #now_ms: () => number;
   /** Null if there is none to be had; undefined before it is needed. */
@@ -53,6 +55,11 @@ export class ReadAhead implements FileAhead {
   /** Reads that are under way or wait to be asked for, void ones included. */
   get count(): number {
     return this.#slots.size;
+  }
+
+  /** See FileAhead. */
+  get news(): AheadNews | null {
+    return this.#ring ?? null;
   }
 
   /** See FileAhead. It is submitted with the next `look` or `take`. */

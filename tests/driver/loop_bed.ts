@@ -91,7 +91,15 @@ export interface Bed {
 /** Runs `fn` with a loop over `settings.device`, or a disk in memory of 1 MiB whose bytes are their offsets. */
 export async function withLoop(
   fn: (bed: Bed) => void | Promise<void>,
-  settings: { scarce?: () => boolean; device?: Device; vectors?: VectorPool } = {},
+  settings: {
+    scarce?: () => boolean;
+    device?: Device;
+    vectors?: VectorPool;
+    /** The loop waits for the storage. */
+    polls?: boolean;
+    /** Another reason than requests for which `run` returns. */
+    waits?: () => boolean;
+  } = {},
 ): Promise<void> {
   await using device = settings.device ?? deviceOver(ram().backend);
   const wakeFd = openEvent();
@@ -101,7 +109,7 @@ export async function withLoop(
   const loop = new SessionLoop({
     wakeFd,
     now_ms: () => time.now_ms,
-    waits: () => device.inFlight > 0,
+    waits: () => device.inFlight > 0 || settings.waits?.() === true,
     scarce: settings.scarce ?? ((): boolean => false),
     scarceSweep_ms: 5_000,
     scarcePartialBytes: 1_000,
@@ -111,7 +119,14 @@ export async function withLoop(
     const [here, there] = openSocketPair();
     const client = new Client(here);
     const id = clients.push(client) - 1;
-    const session = sessionFor(device, "simple", {}, OPEN_GATE, settings.vectors);
+    const session = sessionFor(
+      device,
+      "simple",
+      {},
+      OPEN_GATE,
+      settings.vectors,
+      settings.polls,
+    );
     loop.add(id, there, session);
     return { client, id, session };
   };

@@ -249,12 +249,14 @@ export function sessionFor(
   different: Partial<HandshakeState> = {},
   gate: Gate = OPEN_GATE,
   vectors: VectorPool | null = null,
+  polls = false,
 ): NbdServerSession {
   const state = stateFor(device, style, different);
   return new NbdServerSession({
     device,
     gate,
     state,
+    ...(polls ? { polls } : {}),
     ...(vectors === null ? {} : { vectors }),
   });
 }

@@ -32,6 +32,8 @@ class FakeRing implements ReadRing {
   readonly queued: Entry[] = [];
   readonly running: Entry[] = [];
   readonly done: ReadCompletion[] = [];
+  readonly descriptor = -1;
+  progress = 0;
   closed = false;
   waits = 0;
   /** Which of those that run is done next. */
@@ -78,6 +80,7 @@ class FakeRing implements ReadRing {
     assert.ok(entry !== undefined);
     this.memory.set(entry.seen, entry.place);
     this.done.push({ tag: entry.tag, result: result ?? entry.seen.length });
+    this.progress += 1;
   }
 
   next(): ReadCompletion | null {
