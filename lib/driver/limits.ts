@@ -74,3 +74,5 @@ export const GATHER_SLACK_MIN = 0.25, GATHER_SLACK_MAX = 0.5;
 export const GATHER_BYTES_MAX: number = 32 * KIB;
 /** Most turns without a pause after one that was too long. */
 export const GATHER_RETRY_TURNS_MAX = 4_096;
+/** Turns of a client that sends much, one after the other, until it is looked at who else wants to be served. */
+export const TURNS_IN_A_ROW_MAX = 4;

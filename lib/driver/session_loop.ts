@@ -36,6 +36,7 @@ import {
   TURN_OUTPUTS_MAX,
   TURN_READ_BYTES,
   TURN_SEND_BYTES,
+  TURNS_IN_A_ROW_MAX,
 } from "./limits.ts";
 import { RapidWait } from "./rapid_wait.ts";
 
@@ -217,14 +218,14 @@ export class SessionLoop {
   /** Waits in the way that suits what came in the last turn; how many are ready. */
   #wait(): number {
     const requests = this.#requests;
-    this.#gather.turn(requests, this.#slack);
+    // What clients send fills their sockets, and then they wait.
+    const much = this.#received > GATHER_BYTES_MAX;
+    if (!much) this.#gather.turn(requests, this.#slack);
     this.#requests = 0;
     this.#slack = Infinity;
     const patience_ms = this.#patience_ms(), pause_us = this.#gather.next_us;
     const few = requests <= SPIN_REQUESTS_MAX && this.#bytes <= SPIN_BYTES_MAX;
     this.#bytes = 0;
-    // What clients send fills their sockets, and then they wait.
-    const much = this.#received > GATHER_BYTES_MAX;
     this.#received = 0;
     if (pause_us === 0 || patience_ms === 0 || much) return this.#rapid.wait(patience_ms, few);
     sleepUs(pause_us);
@@ -252,7 +253,9 @@ export class SessionLoop {
         continue;
       }
       const connection = this.#connections.get(tag);
-      if (connection !== undefined) this.#step(connection, this.#epoll.events(at));
+      if (connection === undefined) continue;
+      this.#step(connection, this.#epoll.events(at));
+      if (ready === 1) this.#goOn(connection);
     }
     return woken ? clearEvent(this.#options.wakeFd) : 0;
   }
@@ -271,6 +274,20 @@ export class SessionLoop {
     const { now_ms, scarce, scarceSweep_ms } = this.#options;
     if (!scarce()) this.#sweepAt_ms = Infinity;
     else if (this.#sweepAt_ms === Infinity) this.#sweepAt_ms = now_ms() + scarceSweep_ms;
+  }
+
+  /**
+   * A client that sends much has more to be received when it was served: as long as it is the only one that is
+   * not asked for.
+   */
+  #goOn(connection: Connection): void {
+    for (let turn = 1; turn < TURNS_IN_A_ROW_MAX; turn++) {
+      const before = this.#received;
+      const isQuick = connection.interest === POLL_IN && this.#queue.length === 0;
+      if (before <= turn * GATHER_BYTES_MAX || !isQuick) return;
+      this.#step(connection, POLL_IN);
+      if (this.#received === before) return;
+    }
   }
 
   #step(connection: Connection, events: number): void {
@@ -315,6 +332,8 @@ export class SessionLoop {
   #countRequests(connection: Connection, count: number): void {
     this.#requests += count;
     if (count === 0 || this.#slack === 0) return;
+    // No pause is made then.
+    if (this.#received > GATHER_BYTES_MAX) return;
     // Replies of this turn are not sent yet: what is under way are those of turns before.
     const { fd, lastSent } = connection;
     this.#slack = Math.min(this.#slack, unreadBytes(fd) / Math.max(1, lastSent));
