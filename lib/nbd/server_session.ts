@@ -324,9 +324,8 @@ export class NbdServerSession implements BlockingSession {
    * if there are any.
    */
   #serveParked(wait: boolean): void {
-    const { ahead } = this.#device;
     const before = this.#turnLeft;
-    ahead?.look(false);
+    this.#look(false);
     while (this.#parked.length > 0 && !this.#full()) {
       this.#parked = this.#parked.filter((header) => {
         if (this.#isUnderWay(header) || this.#full()) return true;
@@ -334,8 +333,16 @@ export class NbdServerSession implements BlockingSession {
         return false;
       });
       if (!wait || this.#turnLeft !== before) return;
-      ahead?.look(true);
+      this.#look(true);
     }
+  }
+
+  /** The time that it takes is not that of the read that comes next. */
+  #look(wait: boolean): void {
+    const { ahead } = this.#device;
+    if (ahead === null) return;
+    ahead.look(wait);
+    this.#device.toldAhead();
   }
 
   /** True if what comes next are reads that the storage is not told of before others are done. */
