@@ -355,12 +355,12 @@ export class SessionLoop {
   #countRequests(connection: Connection, count: number): void {
     this.#requests += count;
     if (count === 0 || this.#slack === 0) return;
-    // No pause is made then.
-    if (this.#received > GATHER_BYTES_MAX) return;
     // Replies of this turn are not sent yet: what is under way are those of turns before.
     const { fd, lastSent } = connection;
-    this.#slack = Math.min(this.#slack, unreadBytes(fd) / Math.max(1, lastSent));
     connection.lastSent = 0;
+    // No pause is made then.
+    if (this.#received > GATHER_BYTES_MAX) return;
+    this.#slack = Math.min(this.#slack, unreadBytes(fd) / Math.max(1, lastSent));
   }
 
   /** Serves those whose turn came through others or by time, each once. */

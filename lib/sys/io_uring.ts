@@ -197,6 +197,7 @@ class IoUring implements ReadRing {
   /** What the kernel did not take. */
   readonly #refused: ReadCompletion[] = [];
   #refusals = 0;
+  #isClosed = false;
 
   constructor(
     calls: Calls,
@@ -236,7 +237,8 @@ class IoUring implements ReadRing {
   }
 
   get progress(): number {
-    return Atomics.load(this.#ring, this.#cqTail) + this.#refusals;
+    // Whoever still looks at it must not touch memory that is gone.
+    return this.#isClosed ? 0 : Atomics.load(this.#ring, this.#cqTail) + this.#refusals;
   }
 
   begin(tag: number, place: number, length: number, offset: number): void {
@@ -284,6 +286,7 @@ class IoUring implements ReadRing {
 
   close(): void {
     if (this.inFlight > 0) throw new Error("Cannot close a ring: reads are in flight");
+    this.#isClosed = true;
     const { rings, entries, memory } = this.#mappings;
     for (const each of [rings, entries, memory]) each.unmap(this.#calls);
     this.#calls.close(this.#fd);

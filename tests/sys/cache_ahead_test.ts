@@ -10,6 +10,7 @@ import { CacheAhead } from "../../lib/sys/cache_ahead.ts";
 import { systemFiles } from "../../lib/sys/file.ts";
 import { openReadRing, type ReadCompletion, type ReadRing } from "../../lib/sys/io_uring.ts";
 import { CACHE_AHEAD_BYTES_MAX } from "../../lib/sys/limits.ts";
+import { descriptorOf } from "../support/descriptors.ts";
 import { withTempDir } from "../support/tools.ts";
 
 const BLOCK = 4096, READS = 4;
@@ -154,6 +155,24 @@ Deno.test("CacheAhead.forget() makes nobody wait for what was announced, nor end
 
 const probe = openReadRing(0, 1, BLOCK);
 probe?.close();
+
+Deno.test({
+  name: "ReadRing can be asked for its progress when it is closed",
+  ignore: probe === null,
+  fn: () =>
+    withTempDir((folder) => {
+      using file = Deno.openSync(join(folder, "disk"), { create: true, write: true, read: true });
+      const ring = openReadRing(descriptorOf(join(folder, "disk")), READS, BLOCK);
+      assert.ok(ring !== null);
+      file.writeSync(new Uint8Array(BLOCK));
+      ring.begin(1, 0, BLOCK, 0);
+      ring.wait();
+      assert.deepEqual(ring.next(), { tag: 1, result: BLOCK });
+      assert.equal(ring.progress, 1);
+      ring.close();
+      assert.equal(ring.progress, 0, "its memory is gone");
+    }),
+});
 
 Deno.test({
   name: "a file through the page cache has what was announced, whatever was written meanwhile",

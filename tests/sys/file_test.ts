@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { systemFiles } from "../../lib/sys/file.ts";
 import type { FileOpenOptions, RawFile } from "../../lib/sys/file_access.ts";
 import { SystemError } from "../../lib/sys/system_error.ts";
+import { descriptorsOf } from "../support/descriptors.ts";
 import { abilityTest } from "../support/mounts.ts";
 import { runOk, withTempDir } from "../support/tools.ts";
 
@@ -43,18 +44,7 @@ function readOf(file: RawFile, offset: number, length: number): Uint8Array {
   return into;
 }
 
-/** The open descriptors of this process that lead to `path`. */
-function descriptorsOf(path: string): string[] {
-  return [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => name).filter((name) => {
-    try {
-      return Deno.readLinkSync(`/proc/self/fd/${name}`) === path;
-    } catch {
-      return false; // the descriptor of the folder that is being read
-    }
-  });
-}
-
-function flagsOf(descriptor: string): number {
+function flagsOf(descriptor: number): number {
   const info = Deno.readTextFileSync(`/proc/self/fdinfo/${descriptor}`);
   return parseInt(/^flags:\s*(\d+)/m.exec(info)?.[1] ?? "", 8);
 }
@@ -117,7 +107,7 @@ Deno.test("open() keeps its descriptor from child processes", () =>
   withFile(BLOCK, (_file, path) => {
     const descriptors = descriptorsOf(path);
     assert.equal(descriptors.length, 1);
-    assert.notEqual(flagsOf(descriptors[0] ?? "") & 0o2_000_000, 0);
+    assert.notEqual(flagsOf(descriptors[0] ?? -1) & 0o2_000_000, 0);
   }));
 
 Deno.test("read() gives what write() stored, at any offset and length", () =>
@@ -366,7 +356,7 @@ await abilityTest(
       const { alignment } = file;
       assert.ok(alignment >= 512 && alignment <= BLOCK && BLOCK % alignment === 0);
       const direct = Deno.build.arch === "aarch64" ? 0o200_000 : 0o40_000;
-      assert.notEqual(flagsOf(descriptorsOf(path)[0] ?? "") & direct, 0);
+      assert.notEqual(flagsOf(descriptorsOf(path)[0] ?? -1) & direct, 0);
       const memory = bytesOf(3 * MIB + 1);
       for (const [offset, length] of [[0, alignment], [alignment * 3, 2 * MIB + alignment]]) {
         const data = memory.subarray(1, 1 + (length ?? 0));

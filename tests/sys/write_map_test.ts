@@ -22,6 +22,7 @@ import {
   WRITE_BLOCK_BYTES,
 } from "../../lib/sys/write_map.ts";
 import { seededRandom } from "../../lib/testing/random.ts";
+import { descriptorOf } from "../support/descriptors.ts";
 import { withTempDir } from "../support/tools.ts";
 
 const PLAIN = { readOnly: false, direct: false, lock: false } as const;
@@ -266,7 +267,6 @@ function withMapping(length: number, fn: (bed: RealBed) => Promise<void> | void)
   return withTempDir(async (folder) => {
     const path = join(folder, "disk.img");
     const file = systemFiles.open(path, { ...PLAIN, createSize: length });
-    const opened = Deno.openSync(path, { read: true, write: true });
     const descriptor = descriptorOf(path);
     try {
       const real = mapForWriting(descriptor, length);
@@ -298,21 +298,8 @@ function withMapping(length: number, fn: (bed: RealBed) => Promise<void> | void)
       writes.close();
     } finally {
       file.close();
-      opened.close();
     }
   });
-}
-
-/** A descriptor of this process that leads to a file and can write it. */
-function descriptorOf(path: string): number {
-  for (const { name } of Deno.readDirSync("/proc/self/fd")) {
-    try {
-      if (Deno.readLinkSync(`/proc/self/fd/${name}`) === path) return Number(name);
-    } catch {
-      // The descriptor of the folder that is being read.
-    }
-  }
-  throw new Error(`no descriptor of ${path}`);
 }
 
 Deno.test("a mapping writes what the usual way writes, wherever it lies", () => {
