@@ -112,10 +112,16 @@ same_region() { # DEVICE DEVICE REGION
   done | uniq | wc -l | grep -qx 1
 }
 
+# The end: a machine that stops at once takes with it what its console has not sent, so that is waited for.
+say_done() {
+  echo "done"
+  stty -echo </dev/console
+}
+
 parameter() { sed -n "s/.*dmu\.$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
 profile=$(parameter profile)
 long() { [ "$profile" = long ]; }
 legs="2 /dev/ram0 0 /dev/ram1 0 1 handle_errors"
 . "/checks/$(parameter checks).sh"
-echo "done"
+say_done
 poweroff -f

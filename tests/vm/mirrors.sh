@@ -142,6 +142,6 @@ done &
 check "it is being written" until_true has_written 40
 is_marked() { [ "$(dirty_in /dev/vdc)" -gt 0 ]; }
 check "regions are marked" until_true is_marked
-echo "done"
+say_done
 echo b >/proc/sysrq-trigger
 usleep 10000000
