@@ -5,9 +5,9 @@
  * the disk.
  *
  * That has a price: the page goes to the disk as a whole. So blocks of a file are written through the mapping
- * once their writes have taken so much longer than they should that the disk could have written the whole
- * block, and until the next flush, which begins this anew. What that costs is thus at most twice what the
- * better way would have cost, whichever it is.
+ * once their writes have taken so much longer than they should that a quick disk (4 GB/s) could have written
+ * the whole block, and until the next flush, which begins this anew. There a wrong guess costs at most as much
+ * again as the better way; a slower disk has more work in the background, by as much as it is slower.
  *
  * The data are copied by the system (process_vm_writev(2) with this process on both sides): what cannot be
  * written there, since the file was cut or its disk is full, gives EFAULT, and goes the usual way.
@@ -32,7 +32,7 @@ const TIMED_WEIGHT = 1 / 64, TIMED_MAX = 16;
 const GAIN_MIN = 0.5;
 /** What of a write counts at most, in µs: more is not the file system, but somebody who had the processor. */
 const EXCESS_US_MAX = 100;
-/** How much too long the writes of a block take together, in µs, until it is mapped: what writing it to a disk takes. */
+/** How much too long the writes of a block take together, in µs, until it is mapped: writing it takes that at 4 GB/s. */
 const EARNED_US = 500;
 /** By how much a write through the mapping has to be too long, in µs, to speak against it. */
 const MAPPED_EXCESS_US_MIN = 30;
